@@ -1,0 +1,79 @@
+"""A small schema with every kind of feature, and random requests of it."""
+
+import numpy as np
+import tensorflow as tf
+
+from tfrec_feedback.requests import encode_requests
+from tfrec_feedback.schema import (
+    Buckets,
+    Feature,
+    FeedbackSequence,
+    Hashing,
+    Identity,
+    Schema,
+    Vocabulary,
+)
+
+ITEMS = tuple(range(100, 120))
+TAGS = ("art", "cooking", "music", "sport")
+HISTORIES = ("click", "unclick", "like", "dislike")
+
+
+def small_schema(max_length=5):
+    return Schema(
+        context=(
+            Feature("hour", Identity(24)),
+            Feature("user_id", Hashing(50)),
+            Feature("interests", Vocabulary(tokens=TAGS), table="tag", max_values=2),
+        ),
+        candidate=(
+            Feature("item_id", Vocabulary(tokens=ITEMS, dtype="int64")),
+            Feature("tag", Vocabulary(tokens=TAGS), max_values=3),
+            Feature("duration", Buckets((10.0, 60.0))),
+        ),
+        histories=tuple(FeedbackSequence(n, ("item_id", "tag"), max_length) for n in HISTORIES),
+    )
+
+
+def random_request(rng, num_candidates=None, longest=7):
+    """A request with unknown ids, empty histories and histories that are too long."""
+
+    def items(count):
+        tags = np.array([*TAGS, "unknown"])
+        return {
+            "item_id": rng.integers(95, 125, count).tolist(),
+            "tag": [rng.choice(tags, rng.integers(0, 4)).tolist() for _ in range(count)],
+        }
+
+    count = int(rng.integers(1, 6)) if num_candidates is None else num_candidates
+    return {
+        "context": {
+            "hour": int(rng.integers(-1, 26)),
+            "user_id": f"user {rng.integers(9)}",
+            "interests": rng.choice(TAGS, rng.integers(0, 3)).tolist(),
+        },
+        "histories": {n: items(int(rng.integers(0, longest + 1))) for n in HISTORIES},
+        "candidates": {**items(count), "duration": rng.uniform(0, 100, count).tolist()},
+    }
+
+
+def tensors(schema, requests):
+    return {
+        name: tf.constant(value, tf.string if value.dtype == object else None)
+        for name, value in encode_requests(schema, requests).items()
+    }
+
+
+def random_batch(schema, num_requests=4, seed=0, **options):
+    rng = np.random.default_rng(seed)
+    return tensors(schema, [random_request(rng, **options) for _ in range(num_requests)])
+
+
+def random_labels(features, seed=0):
+    rng = np.random.default_rng(seed)
+    shape = features["item_id"].shape
+    clicks = rng.integers(0, 2, shape)
+    return {
+        "ctr": tf.constant(clicks, tf.float32),
+        "dislike": tf.constant((1 - clicks) * rng.integers(0, 2, shape), tf.float32),
+    }

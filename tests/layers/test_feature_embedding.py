@@ -1,0 +1,79 @@
+import numpy as np
+import tensorflow as tf
+
+from tests.examples import random_batch, small_schema, tensors
+from tests.layers.conformance import check_layer
+from tfrec_feedback.layers import FeatureEmbedding, FeatureEncoder, WideWeights
+
+SCHEMA = small_schema()
+REQUEST = {
+    "context": {"hour": 1, "user_id": "ann", "interests": []},
+    "candidates": {"item_id": [100], "tag": [["art", "music"]], "duration": [1.0]},
+}
+
+
+def test_multi_valued_fields_are_the_mean_of_their_values():
+    layer = FeatureEmbedding(SCHEMA, 3)
+    fields = layer(FeatureEncoder(SCHEMA)(tensors(SCHEMA, [REQUEST])))
+    tags = layer.table("tag").numpy()
+    np.testing.assert_allclose(fields.candidates[0, 0, 1], (tags[2] + tags[4]) / 2, rtol=1e-6)
+    np.testing.assert_allclose(fields.candidates[0, 0, 0], layer.table("item_id")[2])
+    np.testing.assert_array_equal(fields.context[0, 2], np.zeros(3))
+    assert fields.context.shape == (1, 3, 3)
+    assert fields.candidates.shape == (1, 1, 3, 3)
+
+
+def test_padded_positions_are_zero_and_never_trained():
+    layer = FeatureEmbedding(SCHEMA, 3)
+    encoded = FeatureEncoder(SCHEMA)(random_batch(SCHEMA, 3))
+    with tf.GradientTape() as tape:
+        fields = layer(encoded)
+        total = sum(tf.reduce_sum(x) for x in tf.nest.flatten(tuple(fields)))
+    gradient = tape.gradient(total, layer.embeddings)
+    dense = tf.math.unsorted_segment_sum(
+        gradient.values, gradient.indices, layer.embeddings.shape[0]
+    )
+    np.testing.assert_array_equal(dense[0], np.zeros(3))
+    for history in SCHEMA.histories:
+        mask = np.arange(5)[None] < encoded[history.length].numpy()[:, None]
+        vectors = fields.histories[history.name].numpy()
+        assert not vectors[~mask[:, : vectors.shape[1]]].any()
+
+
+def test_histories_share_the_candidates_table():
+    layer = FeatureEmbedding(SCHEMA, 3)
+    request = {**REQUEST, "histories": {"like": {"item_id": [100], "tag": [["art", "music"]]}}}
+    fields = layer(FeatureEncoder(SCHEMA)(tensors(SCHEMA, [request])))
+    np.testing.assert_array_equal(fields.histories["like"][0, 0], fields.candidates[0, 0, :2])
+
+
+def test_conformance():
+    encoded = FeatureEncoder(SCHEMA)(random_batch(SCHEMA, 3))
+    check_layer(FeatureEmbedding(SCHEMA, 3), encoded)
+    check_layer(WideWeights(SCHEMA), encoded)
+
+
+def test_dropout_acts_in_training_only():
+    layer = FeatureEmbedding(SCHEMA, 3, dropout=0.5)
+    encoded = FeatureEncoder(SCHEMA)(random_batch(SCHEMA, 3))
+    np.testing.assert_array_equal(layer(encoded).context, layer(encoded, training=False).context)
+    dropped = layer(encoded, training=True).context.numpy()
+    kept = layer(encoded).context.numpy()
+    assert set(np.unique(np.round(dropped[kept != 0] / kept[kept != 0], 4))) == {0.0, 2.0}
+
+
+def test_wide_weights_are_scalars_of_the_field_not_of_the_shared_table():
+    layer = WideWeights(SCHEMA)
+    request = {**REQUEST, "context": {**REQUEST["context"], "interests": ["art"]}}
+    encoded = FeatureEncoder(SCHEMA)(tensors(SCHEMA, [request]))
+    layer(encoded)
+    weights = np.zeros(layer.weights_of_values.shape, np.float32)
+    # Fields in order: hour 26 rows, user_id 52, interests 6, item_id 22, tag 6, duration 5.
+    weights[26 + 52 + 2] = 0.25  # interests = art
+    weights[26 + 52 + 6 + 22 + 2] = 3.0  # tag = art
+    weights[26 + 52 + 6 + 22 + 4] = 5.0  # tag = music
+    layer.weights_of_values.assign(weights)
+    layer.bias.assign([0, 0, 1, 0, 2, 0])
+    context, candidates = layer(encoded)
+    np.testing.assert_allclose(context, [[0.0, 0.0, 1.25]])
+    np.testing.assert_allclose(candidates, [[[0.0, 2.0 + 4.0, 0.0]]])

@@ -1,0 +1,194 @@
+"""Embeddings of every field of a request, from one stacked table."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from tfrec_feedback.layers.feature_encoding import Tensors, table_offsets
+from tfrec_feedback.schema import Feature, Schema
+
+
+class EmbeddedRequest(NamedTuple):
+    """Field vectors of a batch of requests; exactly 0 at padded positions.
+
+    Attributes:
+        context: `[R, F_context, D]`.
+        candidates: `[R, N, F_candidate, D]`.
+        histories: for each feedback, `[R, T, F_history, D]`.
+    """
+
+    context: tf.Tensor
+    candidates: tf.Tensor
+    histories: dict[str, tf.Tensor]
+
+
+@tf.keras.utils.register_keras_serializable(package="tfrec_feedback")
+class FeatureEmbedding(tf.keras.layers.Layer):
+    """Looks up one vector a field; multi-valued fields are the mean of their values.
+
+    The tables of all features stand stacked in one variable, so that a step makes one sparse
+    gradient and updates only the rows of the batch; `table(name)` shows one of them.
+
+    Args:
+        schema: what a request holds.
+        embedding_dim: D, width of every field.
+        dropout: share of field vectors dropped as a whole while training.
+
+    Call arguments:
+        encoded: output of `FeatureEncoder`: `<group>_rows`, `<group>_weights`. Padded positions
+            have weight 0, so their vectors are 0 and their rows are never trained.
+
+    Returns:
+        `EmbeddedRequest`.
+
+    Reference: Xie et al., 2020 (DFN), section 3.2; methods: every field has its own vector of
+    width D, histories share the tables of the candidate.
+    """
+
+    def __init__(self, schema: Schema, embedding_dim: int, dropout: float = 0.0, **kwargs: Any):
+        super().__init__(**kwargs)
+        if embedding_dim < 1:
+            raise ValueError(f"embedding_dim must be positive, got {embedding_dim}.")
+        self.schema = schema
+        self.embedding_dim = embedding_dim
+        self.dropout = dropout
+        self._dropout = tf.keras.layers.Dropout(dropout) if dropout else None
+
+    def build(self, input_shape: Any) -> None:
+        """Creates the stacked table."""
+        rows = sum(feature.num_rows for feature in self.schema.tables.values())
+        self.embeddings = self.add_weight(
+            name="embeddings",
+            shape=(rows, self.embedding_dim),
+            initializer=tf.keras.initializers.TruncatedNormal(stddev=0.01),
+        )
+        super().build(input_shape)
+
+    def call(self, encoded: Tensors, training: bool | None = None) -> EmbeddedRequest:
+        """Looks up the vectors of encoded requests."""
+        schema = self.schema
+        candidate = {feature.name: feature for feature in schema.candidate}
+        context = self._lookup("context", schema.context, encoded)
+        candidates = self._lookup("candidate", schema.candidate, encoded)
+        if self._dropout is not None:
+            context = context * self._dropout(tf.ones_like(context[..., :1]), training=training)
+            kept = self._dropout(tf.ones_like(candidates[..., :1]), training=training)
+            candidates = candidates * kept
+        histories = {
+            sequence.name: self._lookup(
+                sequence.name, [candidate[name] for name in sequence.features], encoded
+            )
+            for sequence in schema.histories
+        }
+        return EmbeddedRequest(context, candidates, histories)
+
+    def _lookup(self, group: str, used: Any, encoded: Tensors) -> tf.Tensor:
+        vectors = tf.gather(self.embeddings, encoded[f"{group}_rows"])
+        vectors *= encoded[f"{group}_weights"][..., tf.newaxis]
+        return sum_slots(vectors, list(used))
+
+    def table(self, name: str) -> tf.Tensor:
+        """Returns one table, `[rows, D]`: padding, unknown, then the known values in order."""
+        if name not in self.schema.tables:
+            raise ValueError(f"Unknown table {name!r}; the schema has {list(self.schema.tables)}.")
+        start = table_offsets(self.schema)[name]
+        return self.embeddings[start : start + self.schema.tables[name].num_rows]
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor arguments."""
+        return {
+            **super().get_config(),
+            "schema": self.schema.with_inline_vocabularies().to_dict(),
+            "embedding_dim": self.embedding_dim,
+            "dropout": self.dropout,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> FeatureEmbedding:
+        """Builds the layer from `get_config`'s output."""
+        return cls(**{**config, "schema": Schema.from_dict(config["schema"])})
+
+
+def sum_slots(vectors: tf.Tensor, used: list[Feature]) -> tf.Tensor:
+    """Adds the slots of each multi-valued field: `[..., S, D]` to `[..., F, D]`."""
+    if all(feature.max_values == 1 for feature in used):
+        return vectors
+    parts = tf.split(vectors, [feature.max_values for feature in used], axis=-2)
+    return tf.concat([tf.reduce_sum(part, axis=-2, keepdims=True) for part in parts], axis=-2)
+
+
+@tf.keras.utils.register_keras_serializable(package="tfrec_feedback")
+class WideWeights(tf.keras.layers.Layer):
+    """One scalar a field: `w_i . onehot(x_i) + b_i`, initially 0.
+
+    Fields that share an embedding table still have weights of their own.
+
+    Args:
+        schema: what a request holds.
+        use_bias: adds the bias of each field.
+
+    Call arguments:
+        encoded: output of `FeatureEncoder`; padded positions have weight 0.
+
+    Returns:
+        `(context [R, F_context], candidates [R, N, F_candidate])`.
+
+    Reference: Xie et al., 2020 (DFN), section 3.4, the wide part.
+    """
+
+    def __init__(self, schema: Schema, use_bias: bool = True, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.schema = schema
+        self.use_bias = use_bias
+
+    def build(self, input_shape: Any) -> None:
+        """Creates the stacked scalars, and the constant that moves a table row to its field."""
+        tables = table_offsets(self.schema)
+        shifts, total = {}, 0
+        for feature in self.schema.features:
+            shifts[feature.name] = total - tables[feature.table]
+            total += feature.num_rows
+        self._shifts = {
+            group: [shifts[f.name] for f in used for _ in range(f.max_values)]
+            for group, used in (
+                ("context", self.schema.context),
+                ("candidate", self.schema.candidate),
+            )
+        }
+        self.weights_of_values = self.add_weight(
+            name="weights", shape=(total, 1), initializer="zeros"
+        )
+        if self.use_bias:
+            self.bias = self.add_weight(
+                name="bias", shape=(len(self.schema.features),), initializer="zeros"
+            )
+        super().build(input_shape)
+
+    def call(self, encoded: Tensors) -> tuple[tf.Tensor, tf.Tensor]:
+        """Looks up the scalars of encoded requests."""
+        context = self._lookup("context", self.schema.context, encoded)
+        candidates = self._lookup("candidate", self.schema.candidate, encoded)
+        if self.use_bias:
+            num_context = len(self.schema.context)
+            context += self.bias[:num_context]
+            candidates += self.bias[num_context:]
+        return context, candidates
+
+    def _lookup(self, group: str, used: Any, encoded: Tensors) -> tf.Tensor:
+        rows = encoded[f"{group}_rows"]
+        weights = encoded[f"{group}_weights"]
+        shifted = tf.where(weights > 0.0, rows + tf.constant(self._shifts[group], tf.int32), 0)
+        scalars = tf.gather(self.weights_of_values, shifted) * weights[..., tf.newaxis]
+        return sum_slots(scalars, list(used))[..., 0]
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor arguments."""
+        schema = self.schema.with_inline_vocabularies().to_dict()
+        return {**super().get_config(), "schema": schema, "use_bias": self.use_bias}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> WideWeights:
+        """Builds the layer from `get_config`'s output."""
+        return cls(**{**config, "schema": Schema.from_dict(config["schema"])})

@@ -1,0 +1,86 @@
+"""Masks made from lengths, and pooling that respects them.
+
+Every function here gives exactly 0, with gradient 0, where nothing is valid.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+_MASKED_LOGIT = -1e9
+
+
+def length_mask(lengths: tf.Tensor, max_length: tf.Tensor | int) -> tf.Tensor:
+    """Marks the first `lengths` positions.
+
+    Args:
+        lengths: integer tensor `[...]`.
+        max_length: T, the width of the mask.
+
+    Returns:
+        float32 tensor `[..., T]` of ones (valid) and zeros (padding).
+    """
+    return tf.sequence_mask(lengths, max_length, dtype=tf.float32)
+
+
+def at_least_one(behaviours: tf.Tensor) -> tf.Tensor:
+    """Gives a history of width 0 one padded position: products over an empty axis are undefined.
+
+    Args:
+        behaviours: float tensor `[R, T, D]`.
+
+    Returns:
+        float tensor `[R, max(T, 1), D]`.
+    """
+    if behaviours.shape[1]:
+        return behaviours
+    missing = tf.cast(tf.equal(tf.shape(behaviours)[1], 0), tf.int32)
+    return tf.pad(behaviours, [[0, 0], [0, missing], [0, 0]])
+
+
+def masked_softmax(logits: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    """Softmax over the last axis, restricted to valid positions.
+
+    Args:
+        logits: float tensor `[..., T]`.
+        mask: float tensor broadcastable to `logits`, 1 where valid.
+
+    Returns:
+        float tensor `[..., T]`: weights that sum to 1, or are all 0 where no position is valid.
+
+    Example:
+        >>> masked_softmax(tf.constant([1.0, 2.0, 3.0]), tf.constant([1.0, 1.0, 0.0])).numpy()
+        array([0.26894143, 0.7310586 , 0.        ], dtype=float32)
+    """
+    logits = tf.where(mask > 0.0, logits, _MASKED_LOGIT)
+    logits -= tf.stop_gradient(tf.reduce_max(logits, axis=-1, keepdims=True))
+    weights = tf.exp(logits) * mask
+    return tf.math.divide_no_nan(weights, tf.reduce_sum(weights, axis=-1, keepdims=True))
+
+
+def masked_logsumexp(logits: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    """Log of the sum of exponentials of the valid positions of the last axis.
+
+    Args:
+        logits: float tensor `[..., T]`.
+        mask: float tensor broadcastable to `logits`, 1 where valid.
+
+    Returns:
+        float tensor `[...]`; a finite large negative number where no position is valid.
+    """
+    return tf.reduce_logsumexp(tf.where(mask > 0.0, logits, _MASKED_LOGIT), axis=-1)
+
+
+def masked_mean(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    """Mean of the valid positions: `sum(mask * x) / max(sum(mask), 1)`.
+
+    Args:
+        values: float tensor `[..., T, D]`.
+        mask: float tensor `[..., T]`, 1 where valid.
+
+    Returns:
+        float tensor `[..., D]`; 0 where no position is valid.
+    """
+    total = tf.reduce_sum(values * mask[..., tf.newaxis], axis=-2)
+    count = tf.reduce_sum(mask, axis=-1, keepdims=True)
+    return total / tf.maximum(count, 1.0)

@@ -1,0 +1,27 @@
+"""Exact ranking and calibration metrics in numpy; nothing here loads TensorFlow."""
+
+from tfrec_feedback.metrics.calibration import expected_calibration_error, log_loss
+from tfrec_feedback.metrics.exact_auc import auc, rela_impr
+from tfrec_feedback.metrics.grouped import GroupedAUC, grouped_auc, grouped_auc_report
+from tfrec_feedback.metrics.intervals import (
+    DeLongTest,
+    Interval,
+    auc_interval,
+    delong_test,
+    grouped_auc_interval,
+)
+
+__all__ = [
+    "DeLongTest",
+    "GroupedAUC",
+    "Interval",
+    "auc",
+    "auc_interval",
+    "delong_test",
+    "expected_calibration_error",
+    "grouped_auc",
+    "grouped_auc_interval",
+    "grouped_auc_report",
+    "log_loss",
+    "rela_impr",
+]

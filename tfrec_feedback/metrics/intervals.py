@@ -1,0 +1,178 @@
+"""How far an AUC may be trusted: intervals, and a test of two models on the same rows."""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from tfrec_feedback.metrics._checks import Floats, as_labels, as_scores, check_confidence
+from tfrec_feedback.metrics.grouped import Weighting, grouped_auc_report
+from tfrec_feedback.metrics.ranks import mid_ranks
+
+_MAX_DRAWS = 2_000_000
+"""Bootstrap counts held at a time (16 MB)."""
+
+
+class Interval(NamedTuple):
+    """An estimate with the two ends of its confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class DeLongTest(NamedTuple):
+    """The AUCs of two models on the same rows and the two-sided p-value of their difference."""
+
+    auc_a: float
+    auc_b: float
+    p_value: float
+
+
+def auc_interval(labels: ArrayLike, scores: ArrayLike, confidence: float = 0.95) -> Interval:
+    """AUC with DeLong's confidence interval, from mid-ranks in O(n log n).
+
+    The interval is symmetric in logit(AUC), so it stays inside [0, 1] and covers better near the
+    ends than the plain one. Rows are taken to be independent: where a user gives many rows, it is
+    too narrow, and `grouped_auc_interval` is the honest one.
+
+    Args:
+        labels: `[n]` zeros and ones.
+        scores: `[n]`, higher is more positive.
+        confidence: coverage asked for.
+
+    Returns:
+        `Interval`. All NaN when a class is absent; NaN ends when the data do not tell the variance:
+        a class with a single row, or an AUC of exactly 0 or 1.
+
+    Raises:
+        ValueError: as `auc`, and for a confidence outside (0, 1).
+
+    Example:
+        >>> value, low, high = auc_interval([0, 0, 1, 0, 1, 1], [1, 2, 3, 4, 5, 6])
+        >>> round(value, 4), round(low, 4), round(high, 4)
+        (0.8889, 0.2614, 0.9945)
+
+    Reference: DeLong et al., 1988; Sun and Xu, 2014 (fast form).
+    """
+    check_confidence(confidence)
+    label = as_labels(labels)
+    of_positives, of_negatives = _components(label, as_scores("scores", scores, len(label)))
+    value = _mean(of_positives)
+    if math.isnan(value):
+        return Interval(math.nan, math.nan, math.nan)
+    variance = _variance(of_positives) + _variance(of_negatives)
+    if math.isnan(variance) or not 0 < value < 1:
+        return Interval(value, math.nan, math.nan)
+    # d logit(x) / dx = 1 / (x (1 - x)): the delta method carries the standard error over.
+    reach = NormalDist().inv_cdf(0.5 + confidence / 2) * math.sqrt(variance) / (value * (1 - value))
+    odds = value / (1 - value)
+    return Interval(value, 1 / (1 + math.exp(reach) / odds), 1 / (1 + math.exp(-reach) / odds))
+
+
+def delong_test(labels: ArrayLike, scores_a: ArrayLike, scores_b: ArrayLike) -> DeLongTest:
+    """Tests whether two models' AUCs on the same rows differ (paired, two-sided).
+
+    Rows are taken to be independent; many rows a user make the p-value too small.
+
+    Returns:
+        `DeLongTest`. The p-value is 1 when both rank alike, and NaN when it is undefined: a class
+        with fewer than two rows, or AUCs that differ without any variance.
+
+    Raises:
+        ValueError: as `auc`.
+
+    Example:
+        >>> same = delong_test([0, 1, 0, 1], [1, 2, 3, 4], [10, 20, 30, 40])
+        >>> same
+        DeLongTest(auc_a=0.75, auc_b=0.75, p_value=1.0)
+
+    Reference: DeLong et al., 1988; Sun and Xu, 2014.
+    """
+    label = as_labels(labels)
+    positives_a, negatives_a = _components(label, as_scores("scores_a", scores_a, len(label)))
+    positives_b, negatives_b = _components(label, as_scores("scores_b", scores_b, len(label)))
+    auc_a, auc_b = _mean(positives_a), _mean(positives_b)
+    # The variance of the differences equals var(a) + var(b) - 2 cov(a, b), without cancellation.
+    variance = _variance(positives_a - positives_b) + _variance(negatives_a - negatives_b)
+    if math.isnan(variance):
+        return DeLongTest(auc_a, auc_b, math.nan)
+    if variance == 0:
+        return DeLongTest(auc_a, auc_b, 1.0 if auc_a == auc_b else math.nan)
+    z = (auc_a - auc_b) / math.sqrt(variance)
+    return DeLongTest(auc_a, auc_b, math.erfc(abs(z) / math.sqrt(2)))
+
+
+def grouped_auc_interval(
+    labels: ArrayLike,
+    scores: ArrayLike,
+    groups: ArrayLike,
+    weighting: Weighting = "impressions",
+    confidence: float = 0.95,
+    num_resamples: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    """Grouped AUC with a bootstrap interval over groups, which may hold dependent rows.
+
+    Whole groups (users) are drawn with replacement; the interval lies between the percentiles of
+    the resampled grouped AUCs. AUCs of groups are computed once and only reweighted.
+
+    Returns:
+        `Interval`, equal for equal seeds. NaN ends with fewer than two usable groups.
+
+    Raises:
+        ValueError: as `grouped_auc`, for a confidence outside (0, 1), or no resamples.
+
+    Example:
+        >>> args = [0, 1, 0, 1, 1, 0], [0.1, 0.9, 0.2, 0.8, 0.3, 0.4], [7, 7, 8, 8, 9, 9]
+        >>> interval = grouped_auc_interval(*args)
+        >>> round(interval.value, 4), round(interval.low, 4), round(interval.high, 4)
+        (0.6667, 0.0, 1.0)
+    """
+    check_confidence(confidence)
+    if num_resamples < 1:
+        raise ValueError(f"num_resamples must be at least 1, got {num_resamples}.")
+    report = grouped_auc_report(labels, scores, groups, weighting)
+    usable = report.weights > 0
+    weights, aucs = report.weights[usable], report.aucs[usable]
+    size = len(aucs)
+    if size < 2:
+        return Interval(report.value, math.nan, math.nan)
+    rng = np.random.default_rng(seed)
+    step = max(1, _MAX_DRAWS // size)
+    values = []
+    for start in range(0, num_resamples, step):
+        rows = min(step, num_resamples - start)
+        counts = rng.multinomial(size, np.full(size, 1 / size), size=rows)
+        values.append(counts @ (weights * aucs) / (counts @ weights))
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(np.concatenate(values), [tail, 1 - tail])
+    return Interval(report.value, float(low), float(high))
+
+
+def _components(label: Floats, score: Floats) -> tuple[Floats, Floats]:
+    """Returns each positive's share of negatives it beats, each negative's of positives above."""
+    positive = label == 1
+    ranks = mid_ranks(score)
+    num_positive, num_negative = int(positive.sum()), int((~positive).sum())
+    beaten = ranks[positive] - mid_ranks(score[positive])
+    above = num_positive - (ranks[~positive] - mid_ranks(score[~positive]))
+    with np.errstate(invalid="ignore"):  # An absent class gives 0 / 0 = NaN.
+        return beaten / num_negative, above / num_positive
+
+
+def _mean(components: Floats) -> float:
+    return float(components.mean()) if len(components) else math.nan
+
+
+def _variance(components: Floats) -> float:
+    """Returns the variance of the mean of `components`; exactly 0 when they are all equal."""
+    if len(components) < 2:
+        return math.nan
+    if np.ptp(components) == 0:
+        return 0.0
+    return float(components.var(ddof=1) / len(components))

@@ -1,0 +1,87 @@
+"""The models by name, and `build_model`."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import tensorflow as tf
+
+from tfrec_feedback.models.base import FeedbackModel, empty_request
+from tfrec_feedback.models.dfn import DFN
+from tfrec_feedback.schema import Schema, suggest
+
+_OFFICIAL_CODE = {
+    "embedding_dim": 16,
+    "attention_dim": "item",
+    "attention_pooling": "sum",
+    "attention_output": False,
+    "ffn_multiplier": 4,
+    "external_score_scale": None,
+    "wide_bias": False,
+    "output_bias": True,
+}
+
+MODELS: dict[str, tuple[type[FeedbackModel], dict[str, Any]]] = {
+    "dfn": (DFN, {}),
+    "dfn_no_feedback": (DFN, {"internal": (), "external": ()}),
+    "dfn_click": (DFN, {"internal": ("click",), "external": ()}),
+    "dfn_internal": (DFN, {"external": ()}),
+    "dfn_official_code": (DFN, _OFFICIAL_CODE),
+}
+"""Class and preset parameters of every model name."""
+
+
+def build_model(name: str, schema: Schema, **params: Any) -> tf.keras.Model:
+    """Builds a model with all its weights.
+
+    Args:
+        name: key of `MODELS`.
+        schema: what a request holds.
+        **params: arguments of the model's class; they override the preset.
+
+    Returns:
+        A `tf.keras.Model`, called on a dict of request tensors; returns `{task: logits [R, N]}`.
+
+    Raises:
+        ValueError: for an unknown name or parameter, with the closest known one.
+
+    Example:
+        >>> from tfrec_feedback.schema import Feature, FeedbackSequence, Identity, Schema
+        >>> kinds = ("click", "unclick", "dislike")
+        >>> schema = Schema(
+        ...     context=(Feature("hour", Identity(24)),),
+        ...     candidate=(Feature("item_id", Identity(100)),),
+        ...     histories=[FeedbackSequence(kind, ("item_id",)) for kind in kinds],
+        ... )
+        >>> model = build_model("dfn", schema, embedding_dim=8, num_heads=2)
+        >>> sorted(model(empty_request(schema)))
+        ['ctr', 'dislike']
+    """
+    if name not in MODELS:
+        raise ValueError(f"Unknown model {name!r}; known: {sorted(MODELS)}.{suggest(name, MODELS)}")
+    cls, preset = MODELS[name]
+    known = model_parameters(name)
+    for key in params:
+        if key not in known:
+            raise ValueError(
+                f"Model {name!r} has no parameter {key!r}; it takes {sorted(known)}."
+                f"{suggest(key, known)}"
+            )
+    model = cls(schema, **{"name": name, **preset, **params})
+    model.build_weights()
+    return model
+
+
+def model_parameters(name: str) -> dict[str, Any]:
+    """Returns the parameters of a model and their defaults, the preset's included."""
+    cls, preset = MODELS[name]
+    defaults: dict[str, Any] = {}
+    for owner in (FeedbackModel, cls):
+        for key, parameter in inspect.signature(owner.__init__).parameters.items():
+            if parameter.default is not inspect.Parameter.empty:
+                defaults[key] = parameter.default
+    return {**defaults, **preset}
+
+
+__all__ = ["DFN", "MODELS", "FeedbackModel", "build_model", "empty_request", "model_parameters"]

@@ -1,0 +1,185 @@
+"""DFN, the deep feedback network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from tfrec_feedback.layers import (
+    BehaviourEmbedding,
+    ExternalFeedbackInteraction,
+    FeatureEmbedding,
+    InternalFeedbackInteraction,
+    WideFMDeep,
+    WideWeights,
+)
+from tfrec_feedback.models.base import FeedbackModel, Tensors
+from tfrec_feedback.schema import Schema
+
+
+@tf.keras.utils.register_keras_serializable(package="tfrec_feedback")
+class DFN(FeedbackModel):
+    """Deep Feedback Network: click, unclick and dislike histories, each read for what it is.
+
+    1. Internal interaction: every feedback attends to the target within itself.
+    2. External interaction: what the user clicked and disliked picks the real signal out of the
+       noisy unclick history.
+    3. Wide, FM and Deep parts over all fields and feedback vectors.
+
+    The user's side is computed once a request, exactly (see the layers).
+
+    Args:
+        schema: what a request holds; needs the histories named below.
+        embedding_dim: E, width of every field.
+        attention_dim: D, width of behaviours and feedback vectors: a multiple of `embedding_dim`
+            (each feedback vector then counts as D / E fields), or `"item"`, all item fields side
+            by side (official code). Default: `embedding_dim`.
+        internal: histories with an internal interaction.
+        external: histories among `internal` that instruct the reading of `denoised`.
+        denoised: the noisy history.
+        num_heads: heads of the internal interaction.
+        attention_scale: `"model"` or `"head"`, see `InternalFeedbackInteraction`.
+        attention_pooling: `"mean"` or `"sum"`, see there.
+        attention_output: whether heads are mixed by W_O, see there.
+        ffn_multiplier: see there.
+        external_units: hidden width of the external interaction.
+        external_normalization: see `ExternalFeedbackInteraction`.
+        external_score_scale: see there; None is D^-0.5.
+        deep_units: widths of the deep part.
+        dropout: rate in the deep part.
+        embedding_dropout: rate at which whole field vectors are dropped.
+        wide_bias: whether every field has a bias in the wide part.
+        **options: `click_weight`, `unclick_weight`, `dislike_weight`, `dislike_head`,
+            `output_bias`, `name`; see `FeedbackModel`.
+
+    Reference: Xie et al., 2020, Deep Feedback Network for Recommendation, IJCAI.
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        embedding_dim: int = 64,
+        attention_dim: int | str | None = None,
+        internal: Sequence[str] = ("click", "unclick", "dislike"),
+        external: Sequence[str] = ("dislike", "click"),
+        denoised: str = "unclick",
+        num_heads: int = 4,
+        attention_scale: str = "model",
+        attention_pooling: str = "mean",
+        attention_output: bool = True,
+        ffn_multiplier: int = 0,
+        external_units: int = 32,
+        external_normalization: str = "softmax",
+        external_score_scale: float | None = 1.0,
+        deep_units: Sequence[int] = (32, 16),
+        dropout: float = 0.0,
+        embedding_dropout: float = 0.0,
+        wide_bias: bool = True,
+        **options: Any,
+    ):
+        given = {k: v for k, v in locals().items() if k not in ("self", "schema", "options")}
+        given.pop("__class__", None)
+        super().__init__(schema, **options)
+        self.remember_arguments({**given, **options})
+        missing = set(external) - set(internal)
+        if missing:
+            raise ValueError(
+                f"external histories {sorted(missing)} are not among the internal ones."
+            )
+        self.internal = tuple(internal)
+        self.external = tuple(external)
+        self.denoised = denoised
+        self.embedding = FeatureEmbedding(schema, embedding_dim, embedding_dropout)
+        self.wide = WideWeights(schema, wide_bias)
+        self._build_interactions(given)
+        self.wide_fm_deep = WideFMDeep(deep_units, dropout)
+
+    def _build_interactions(self, given: dict[str, Any]) -> None:
+        """Creates the layers that read histories, if any is read."""
+        used = [*self.internal, *([self.denoised] if self.external else [])]
+        self._histories = [h for h in self.schema.histories if h.name in used]
+        for name in used:
+            self.schema.history(name)
+        if not used:
+            return
+        shared = {name for history in self._histories for name in history.features}
+        candidate = [feature.name for feature in self.schema.candidate]
+        self._target_fields = [i for i, name in enumerate(candidate) if name in shared]
+        fields_width = len(self._target_fields) * given["embedding_dim"]
+        width = given["attention_dim"] or given["embedding_dim"]
+        width = fields_width if width == "item" else width
+        if width % given["embedding_dim"]:
+            raise ValueError(
+                f"attention_dim must be a multiple of embedding_dim {given['embedding_dim']}, got "
+                f"{width}."
+            )
+        longest = max(history.max_length for history in self._histories)
+        self.behaviour_embedding = BehaviourEmbedding(width, longest)
+        self.target_projection = (
+            tf.keras.layers.Dense(width, use_bias=False) if width != fields_width else None
+        )
+        self.internal_interactions = {
+            name: InternalFeedbackInteraction(
+                given["num_heads"],
+                given["attention_scale"],
+                given["attention_pooling"],
+                given["attention_output"],
+                given["ffn_multiplier"],
+                name=f"internal_{name}",
+            )
+            for name in self.internal
+        }
+        score_scale = given["external_score_scale"]
+        self.external_interactions = {
+            name: ExternalFeedbackInteraction(
+                given["external_units"],
+                given["external_normalization"],
+                width**-0.5 if score_scale is None else score_scale,
+                name=f"external_{name}",
+            )
+            for name in self.external
+        }
+
+    def call(self, features: Tensors, training: bool | None = None) -> Tensors:
+        """Scores every candidate of every request; reads as figure 2 of the paper."""
+        encoded = self.encode(features)
+        fields = self.embedding(encoded, training=training)
+        vectors = [fields.candidates]
+        if self._histories:
+            vectors += self._feedback_vectors(fields, encoded)
+        candidates = tf.concat(vectors, axis=2)
+        wide_context, wide_candidates = self.wide(encoded)
+        representation = self.wide_fm_deep(
+            (fields.context, candidates, wide_context, wide_candidates), training=training
+        )
+        return self.task_logits(representation)
+
+    def _feedback_vectors(self, fields: Any, encoded: Tensors) -> list[tf.Tensor]:
+        """Returns f_c, f_u, f_d and f_ud, f_uc, each as field vectors `[R, N, D / E, E]`."""
+        lengths = {h.name: encoded[h.length] for h in self._histories}
+        behaviours = self.behaviour_embedding(
+            {h.name: fields.histories[h.name] for h in self._histories}, lengths
+        )
+        target = self._target(fields.candidates)
+        of_feedback = {
+            name: interaction(target, behaviours[name], lengths[name])
+            for name, interaction in self.internal_interactions.items()
+        }
+        noisy, length = behaviours.get(self.denoised), lengths.get(self.denoised)
+        of_instructor = [
+            interaction(of_feedback[name], noisy, length)
+            for name, interaction in self.external_interactions.items()
+        ]
+        shape, width = tf.shape(target), fields.candidates.shape[-1]
+        split = [shape[0], shape[1], target.shape[-1] // width, width]
+        return [tf.reshape(vector, split) for vector in (*of_feedback.values(), *of_instructor)]
+
+    def _target(self, candidates: tf.Tensor) -> tf.Tensor:
+        """Returns the target vectors `[R, N, D]` from the item fields that histories repeat."""
+        items = tf.gather(candidates, self._target_fields, axis=2)
+        shape = tf.shape(items)
+        width = len(self._target_fields) * items.shape[-1]
+        flat = tf.reshape(items, [shape[0], shape[1], width])
+        return flat if self.target_projection is None else self.target_projection(flat)

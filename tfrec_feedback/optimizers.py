@@ -1,0 +1,60 @@
+"""Adam that touches only the embedding rows of the batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+
+@tf.keras.utils.register_keras_serializable(package="tfrec_feedback")
+class LazyAdam(tf.keras.optimizers.Adam):
+    """Adam for dense weights, lazy Adam for the rows that a batch looked up.
+
+    Keras' Adam decays the moments of every row of an embedding table at every step and moves rows
+    the batch never saw; on a table of a million rows that is nearly all of a step. Here a sparse
+    gradient updates moments and values of its own rows alone. A row's moments therefore wait
+    while the row is unseen. One optimiser serves all weights, is saved and restored like any
+    Keras optimiser, and is exactly Adam wherever gradients are dense.
+
+    Args:
+        learning_rate: step size, or a Keras schedule.
+        beta_1: decay of the first moment.
+        beta_2: decay of the second moment.
+        epsilon: added to the root of the second moment.
+        **kwargs: further arguments of `tf.keras.optimizers.Adam`.
+
+    Reference: Kingma & Ba, 2015, algorithm 1, applied by rows.
+    """
+
+    def __init__(
+        self,
+        learning_rate: Any = 0.001,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+        **kwargs: Any,
+    ):
+        kwargs = {"name": "LazyAdam", **kwargs, "jit_compile": False}
+        if kwargs.get("amsgrad"):
+            raise ValueError("LazyAdam has no amsgrad variant; use tf.keras.optimizers.Adam.")
+        super().__init__(learning_rate, beta_1, beta_2, epsilon, **kwargs)
+
+    def update_step(self, gradient: Any, variable: tf.Variable) -> None:
+        """Applies one gradient; a sparse one reaches its own rows only."""
+        if not isinstance(gradient, tf.IndexedSlices):
+            super().update_step(gradient, variable)
+            return
+        index = self._index_dict[self._var_key(variable)]
+        first, second = self._momentums[index], self._velocities[index]
+        step = tf.cast(self.iterations + 1, variable.dtype)
+        correction = tf.sqrt(1.0 - tf.pow(self.beta_2, step)) / (1.0 - tf.pow(self.beta_1, step))
+        rate = tf.cast(self.learning_rate, variable.dtype) * correction
+        # Keras has already summed repeated rows, so every row is written once.
+        rows, values = gradient.indices, gradient.values
+        m = self.beta_1 * tf.gather(first, rows) + (1.0 - self.beta_1) * values
+        v = self.beta_2 * tf.gather(second, rows) + (1.0 - self.beta_2) * tf.square(values)
+        first.scatter_update(tf.IndexedSlices(m, rows))
+        second.scatter_update(tf.IndexedSlices(v, rows))
+        change = rate * m / (tf.sqrt(v) + self.epsilon)
+        variable.scatter_sub(tf.IndexedSlices(change, rows))

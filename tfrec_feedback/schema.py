@@ -1,0 +1,584 @@
+"""What a request holds: the one description that every other part is derived from.
+
+A *request* is one user asking for scores: his context, his feedback histories, and the candidates
+to score. The TFRecord parser, the embedding tables, the SavedModel signatures and the client's
+encoder are all built from a `Schema`; nothing is declared twice.
+
+Pure Python: importing this module loads neither TensorFlow nor numpy.
+
+Example:
+    >>> item = Feature("item_id", Vocabulary(tokens=(10, 11, 12), dtype="int64"))
+    >>> schema = Schema(
+    ...     context=(Feature("hour", Identity(24)),),
+    ...     candidate=(item, Feature("duration", Buckets((10.0, 60.0)))),
+    ...     histories=(FeedbackSequence("click", ("item_id",), max_length=30),),
+    ...     tasks=(Task("ctr", positive=("click", "like"), negative=("dislike",)),),
+    ... )
+    >>> Schema.from_json(schema.to_json()) == schema
+    True
+    >>> [spec.name for spec in schema.inputs()]
+    ['hour', 'item_id', 'duration', 'num_candidates', 'click_item_id', 'click_length']
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+PADDING_ROW = 0
+"""Embedding row of padded positions: masked at lookup and never trained."""
+UNKNOWN_ROW = 1
+"""Embedding row of values outside the vocabulary."""
+FIRST_ROW = 2
+"""Embedding row of the first known value."""
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
+_FORMAT_VERSION = 1
+
+
+class SchemaError(ValueError):
+    """A schema, or something checked against it, is not as it should be."""
+
+
+def _check_name(kind: str, name: object) -> None:
+    if not isinstance(name, str) or not _NAME.match(name):
+        raise SchemaError(
+            f"{kind} name {name!r} is not usable: expected lower-case letters, digits and "
+            "underscores, starting with a letter (it becomes a tensor name)."
+        )
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Returns ` Did you mean 'x'?` for the closest known name, or an empty string."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Vocabulary:
+    """Categorical values listed in a file (one a line) or inline; others map to one unknown row.
+
+    Attributes:
+        dtype: `"string"` or `"int64"`: type of the raw values.
+        file: path of the file, relative to the schema's own directory.
+        tokens: the values themselves, instead of a file.
+        size: number of values; taken from `tokens` when they are inline.
+    """
+
+    kind: ClassVar[str] = "vocabulary"
+    dtype: str = "string"
+    file: str | None = None
+    tokens: tuple[str | int, ...] | None = None
+    size: int = 0
+
+    def __post_init__(self) -> None:
+        if self.dtype not in ("string", "int64"):
+            raise SchemaError(f"Vocabulary dtype must be 'string' or 'int64', got {self.dtype!r}.")
+        if (self.file is None) == (self.tokens is None):
+            raise SchemaError("Vocabulary needs either `file` or `tokens`, and not both.")
+        if self.tokens is not None:
+            self._check_tokens(tuple(self.tokens))
+        elif self.size < 1:
+            raise SchemaError(f"Vocabulary {self.file!r} needs `size`, its number of lines.")
+
+    def _check_tokens(self, tokens: tuple[str | int, ...]) -> None:
+        expected = str if self.dtype == "string" else int
+        wrong = [t for t in tokens if not isinstance(t, expected) or isinstance(t, bool)]
+        if wrong:
+            raise SchemaError(
+                f"Vocabulary of dtype {self.dtype!r} holds {wrong[0]!r} "
+                f"({type(wrong[0]).__name__}); every token must be {expected.__name__}."
+            )
+        if any(isinstance(t, str) and ("\n" in t or "\r" in t) for t in tokens):
+            raise SchemaError("Vocabulary tokens must not contain line breaks.")
+        if len(set(tokens)) != len(tokens):
+            repeated = next(t for i, t in enumerate(tokens) if t in tokens[:i])
+            raise SchemaError(f"Vocabulary lists {repeated!r} more than once.")
+        object.__setattr__(self, "tokens", tokens)
+        object.__setattr__(self, "size", len(tokens))
+
+
+@dataclasses.dataclass(frozen=True)
+class Hashing:
+    """Categorical values hashed (FarmHash64 of their text) into `size` buckets."""
+
+    kind: ClassVar[str] = "hash"
+    size: int
+    dtype: str = "string"
+
+    def __post_init__(self) -> None:
+        if self.dtype not in ("string", "int64"):
+            raise SchemaError(f"Hashing dtype must be 'string' or 'int64', got {self.dtype!r}.")
+        _check_positive("Hashing size", self.size)
+
+
+@dataclasses.dataclass(frozen=True)
+class Identity:
+    """Integers in `[0, size)`; anything outside maps to the unknown row."""
+
+    kind: ClassVar[str] = "identity"
+    size: int
+    dtype: ClassVar[str] = "int64"
+
+    def __post_init__(self) -> None:
+        _check_positive("Identity size", self.size)
+
+
+@dataclasses.dataclass(frozen=True)
+class Buckets:
+    """Finite numbers cut at increasing `boundaries`; a value on a boundary belongs to the right."""
+
+    kind: ClassVar[str] = "buckets"
+    boundaries: tuple[float, ...]
+    dtype: ClassVar[str] = "float32"
+
+    def __post_init__(self) -> None:
+        boundaries = tuple(float(b) for b in self.boundaries)
+        if not boundaries or any(a >= b for a, b in zip(boundaries, boundaries[1:], strict=False)):
+            raise SchemaError(
+                f"Buckets boundaries must be one or more strictly increasing numbers, got "
+                f"{boundaries}."
+            )
+        object.__setattr__(self, "boundaries", boundaries)
+
+    @property
+    def size(self) -> int:
+        """Number of buckets."""
+        return len(self.boundaries) + 1
+
+
+Encoding = Vocabulary | Hashing | Identity | Buckets
+_ENCODINGS: dict[str, type[Encoding]] = {
+    e.kind: e for e in (Vocabulary, Hashing, Identity, Buckets)
+}
+
+
+def _check_positive(what: str, value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise SchemaError(f"{what} must be a positive integer, got {value!r}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Feature:
+    """One input column and how its raw values become embedding rows.
+
+    Attributes:
+        name: tensor name on the wire.
+        encoding: `Vocabulary`, `Hashing`, `Identity` or `Buckets`.
+        table: name of the embedding table; features that name the same table share it and must
+            have equal encodings. Default: the feature's own name.
+        max_values: how many values one entry may hold. Above 1 the tensor has one more axis of
+            this width and a companion `<name>_count`; the embedding is the mean of the values.
+    """
+
+    name: str
+    encoding: Encoding
+    table: str = ""
+    max_values: int = 1
+
+    def __post_init__(self) -> None:
+        _check_name("Feature", self.name)
+        if not isinstance(self.encoding, Encoding):
+            raise SchemaError(
+                f"Feature {self.name!r}: encoding must be one of "
+                f"{[e.__name__ for e in _ENCODINGS.values()]}, got {self.encoding!r}."
+            )
+        _check_positive(f"Feature {self.name!r}: max_values", self.max_values)
+        if not self.table:
+            object.__setattr__(self, "table", self.name)
+        _check_name("Table", self.table)
+
+    @property
+    def dtype(self) -> str:
+        """Raw value type: `"int64"`, `"string"` or `"float32"`."""
+        return self.encoding.dtype
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the embedding table: padding, unknown, then the known values."""
+        return self.encoding.size + FIRST_ROW
+
+
+@dataclasses.dataclass(frozen=True)
+class FeedbackSequence:
+    """History of one kind of feedback: the user's earlier items, oldest first, padded right.
+
+    Attributes:
+        name: `click`, `unclick` (shown, not clicked), `like`, `dislike`, ...
+        features: names of the candidate features every event repeats; on the wire they are called
+            `<name>_<feature>` and share the candidate feature's embedding table.
+        max_length: T, the most recent events that are kept.
+    """
+
+    name: str
+    features: tuple[str, ...]
+    max_length: int = 30
+
+    def __post_init__(self) -> None:
+        _check_name("FeedbackSequence", self.name)
+        object.__setattr__(self, "features", tuple(self.features))
+        if not self.features:
+            raise SchemaError(f"FeedbackSequence {self.name!r} lists no candidate features.")
+        _check_positive(f"FeedbackSequence {self.name!r}: max_length", self.max_length)
+
+    @property
+    def length(self) -> str:
+        """Name of the tensor of true lengths."""
+        return f"{self.name}_length"
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A binary prediction: 1 where any `positive` flag is set and no `negative` one.
+
+    Flags are the feedbacks of an exposure (`click`, `like`, `dislike`), stored in the records as
+    `label_<flag>`.
+    """
+
+    name: str
+    positive: tuple[str, ...]
+    negative: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_name("Task", self.name)
+        object.__setattr__(self, "positive", tuple(self.positive))
+        object.__setattr__(self, "negative", tuple(self.negative))
+        if not self.positive:
+            raise SchemaError(f"Task {self.name!r} lists no positive feedback.")
+        for flag in (*self.positive, *self.negative):
+            _check_name(f"Task {self.name!r}: feedback", flag)
+
+
+@dataclasses.dataclass(frozen=True)
+class InputSpec:
+    """One tensor of a request batch.
+
+    Attributes:
+        name: tensor name.
+        dtype: `"int64"`, `"string"` or `"float32"`.
+        axes: `"R"` requests, `"N"` candidates, `"T"` history events; an integer is a fixed width
+            (the values of a multi-valued feature).
+        role: `context`, `candidate` or `history`; lengths and counts take the role of what they
+            count.
+        feature: the feature whose values the tensor holds; None for lengths and counts.
+        sequence: name of the history the tensor belongs to, or None.
+    """
+
+    name: str
+    dtype: str
+    axes: tuple[str | int, ...]
+    role: str
+    feature: Feature | None = None
+    sequence: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Schema:
+    """Everything a request holds. See the module docstring for an example.
+
+    Attributes:
+        context: features of the user and the moment, `[R]`.
+        candidate: features of the items to score, `[R, N]`.
+        histories: the user's feedback sequences, `[R, T]` each.
+        tasks: what is predicted.
+        directory: where vocabulary files are looked up; not part of the JSON, not compared.
+
+    Raises:
+        SchemaError: for duplicate or unknown names, and for shared tables that disagree.
+    """
+
+    context: tuple[Feature, ...]
+    candidate: tuple[Feature, ...]
+    histories: tuple[FeedbackSequence, ...] = ()
+    tasks: tuple[Task, ...] = (
+        Task("ctr", positive=("click", "like"), negative=("dislike",)),
+        Task("dislike", positive=("dislike",)),
+    )
+    directory: Path | None = dataclasses.field(default=None, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for field in ("context", "candidate", "histories", "tasks"):
+            object.__setattr__(self, field, tuple(getattr(self, field)))
+        if not self.candidate:
+            raise SchemaError("A schema needs at least one candidate feature: what is scored?")
+        if not self.tasks:
+            raise SchemaError("A schema needs at least one task.")
+        self._check_histories()
+        self._check_unique("task", [task.name for task in self.tasks])
+        self._check_unique("tensor", [spec.name for spec in self.inputs()])
+        self._check_tables()
+
+    def _check_histories(self) -> None:
+        known = [feature.name for feature in self.candidate]
+        for sequence in self.histories:
+            for name in sequence.features:
+                if name not in known:
+                    raise SchemaError(
+                        f"FeedbackSequence {sequence.name!r} names {name!r}, which is not a "
+                        f"candidate feature. Candidate features: {known}.{suggest(name, known)}"
+                    )
+            self._check_unique(f"feature of FeedbackSequence {sequence.name!r}", sequence.features)
+
+    @staticmethod
+    def _check_unique(what: str, names: Iterable[str]) -> None:
+        seen: set[str] = set()
+        for name in names:
+            if name in seen:
+                raise SchemaError(f"Duplicate {what} {name!r}: every {what} needs its own name.")
+            seen.add(name)
+
+    def _check_tables(self) -> None:
+        owner: dict[str, Feature] = {}
+        for feature in self.features:
+            first = owner.setdefault(feature.table, feature)
+            if first.encoding != feature.encoding:
+                raise SchemaError(
+                    f"Features {first.name!r} and {feature.name!r} share table "
+                    f"{feature.table!r} but encode differently: {first.encoding} and "
+                    f"{feature.encoding}. Give one of them its own table, or equal encodings."
+                )
+
+    @property
+    def features(self) -> tuple[Feature, ...]:
+        """Context, then candidate features."""
+        return self.context + self.candidate
+
+    @property
+    def tables(self) -> dict[str, Feature]:
+        """Embedding tables by name, each with one of the features that use it."""
+        return {feature.table: feature for feature in reversed(self.features)}
+
+    @property
+    def feedbacks(self) -> tuple[str, ...]:
+        """Feedback flags the tasks are defined on, sorted: the records hold `label_<flag>`."""
+        flags = {f for task in self.tasks for f in (*task.positive, *task.negative)}
+        return tuple(sorted(flags))
+
+    def feature(self, name: str) -> Feature:
+        """Returns the context or candidate feature `name`, or raises naming the closest one."""
+        by_name = {feature.name: feature for feature in self.features}
+        if name not in by_name:
+            raise SchemaError(
+                f"Unknown feature {name!r}. The schema has {list(by_name)}.{suggest(name, by_name)}"
+            )
+        return by_name[name]
+
+    def history(self, name: str) -> FeedbackSequence:
+        """Returns the feedback sequence `name`, or raises naming the closest one."""
+        by_name = {sequence.name: sequence for sequence in self.histories}
+        if name not in by_name:
+            raise SchemaError(
+                f"Unknown feedback history {name!r}. The schema has {list(by_name)}."
+                f"{suggest(name, by_name)}"
+            )
+        return by_name[name]
+
+    def inputs(self) -> tuple[InputSpec, ...]:
+        """Returns the tensors of a request batch: context, candidates, histories, in order."""
+        specs: list[InputSpec] = []
+        for feature in self.context:
+            specs += _value_specs(feature, feature.name, ("R",), "context")
+        for feature in self.candidate:
+            specs += _value_specs(feature, feature.name, ("R", "N"), "candidate")
+        specs.append(InputSpec("num_candidates", "int64", ("R",), "candidate"))
+        candidate = {feature.name: feature for feature in self.candidate}
+        for sequence in self.histories:
+            for name in sequence.features:
+                wire = f"{sequence.name}_{name}"
+                axes = ("R", "T")
+                specs += _value_specs(candidate[name], wire, axes, "history", sequence.name)
+            specs.append(
+                InputSpec(sequence.length, "int64", ("R",), "history", sequence=sequence.name)
+            )
+        return tuple(specs)
+
+    def row_inputs(self) -> tuple[InputSpec, ...]:
+        """Returns the tensors of a row batch: the same with one candidate a request."""
+        return tuple(
+            dataclasses.replace(spec, axes=tuple(axis for axis in spec.axes if axis != "N"))
+            for spec in self.inputs()
+            if spec.name != "num_candidates"
+        )
+
+    def vocabulary(self, table: str) -> tuple[str | int, ...]:
+        """Returns the tokens of a table's vocabulary, read from its file where it has one.
+
+        Raises:
+            SchemaError: when the table has no vocabulary, or its file is missing or not as long
+                as the schema says.
+        """
+        if table not in self.tables:
+            raise SchemaError(
+                f"Unknown table {table!r}. The schema has {list(self.tables)}."
+                f"{suggest(table, self.tables)}"
+            )
+        encoding = self.tables[table].encoding
+        if not isinstance(encoding, Vocabulary):
+            raise SchemaError(f"Table {table!r} is encoded by {encoding.kind}, not a vocabulary.")
+        if encoding.tokens is not None:
+            return encoding.tokens
+        path = self.vocabulary_path(table)
+        lines = path.read_text(encoding="utf-8").split("\n")
+        if lines and lines[-1] == "":
+            lines.pop()
+        if len(lines) != encoding.size:
+            raise SchemaError(
+                f"Vocabulary file {path} of table {table!r} has {len(lines)} lines; the schema "
+                f"says {encoding.size}. Schema and vocabulary do not belong together."
+            )
+        if encoding.dtype == "string":
+            return tuple(lines)
+        return tuple(int(line) for line in lines)
+
+    def vocabulary_path(self, table: str) -> Path:
+        """Returns the path of a table's vocabulary file, or raises when it is missing."""
+        encoding = self.tables[table].encoding
+        if not isinstance(encoding, Vocabulary) or encoding.file is None:
+            raise SchemaError(f"Table {table!r} has no vocabulary file.")
+        path = (self.directory or Path()) / encoding.file
+        if not path.is_file():
+            raise SchemaError(
+                f"Vocabulary file {encoding.file!r} of table {table!r} is missing: looked for "
+                f"{path}. It is written beside the schema by `python -m pipelines.prepare`; copy "
+                "the whole folder, or pass the schema its `directory`."
+            )
+        return path
+
+    def with_inline_vocabularies(self) -> Schema:
+        """Returns the same schema with every vocabulary's tokens inside it, free of any file."""
+
+        def inline(feature: Feature) -> Feature:
+            if not isinstance(feature.encoding, Vocabulary) or feature.encoding.file is None:
+                return feature
+            tokens = self.vocabulary(feature.table)
+            encoding = Vocabulary(dtype=feature.encoding.dtype, tokens=tokens)
+            return dataclasses.replace(feature, encoding=encoding)
+
+        return dataclasses.replace(
+            self,
+            context=tuple(inline(f) for f in self.context),
+            candidate=tuple(inline(f) for f in self.candidate),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the schema as JSON-ready dictionaries."""
+        return {
+            "version": _FORMAT_VERSION,
+            "context": [_feature_to_dict(f) for f in self.context],
+            "candidate": [_feature_to_dict(f) for f in self.candidate],
+            "histories": [dataclasses.asdict(h) for h in self.histories],
+            "tasks": [dataclasses.asdict(t) for t in self.tasks],
+        }
+
+    def to_json(self, path: str | Path | None = None) -> str:
+        """Returns the schema as JSON text, and writes it to `path` where one is given."""
+        text = json.dumps(self.to_dict(), indent=2) + "\n"
+        if path is not None:
+            Path(path).write_text(text, encoding="utf-8")
+        return text
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], directory: Path | None = None) -> Schema:
+        """Builds a schema from `to_dict`'s output."""
+        keys = {"version", "context", "candidate", "histories", "tasks"}
+        _check_keys("schema", data, keys, required={"candidate"})
+        if data.get("version", _FORMAT_VERSION) != _FORMAT_VERSION:
+            raise SchemaError(
+                f"Schema version {data['version']!r} is not supported: this package reads "
+                f"version {_FORMAT_VERSION}."
+            )
+        more = (
+            {"tasks": tuple(_from_dict(Task, t) for t in data["tasks"])} if "tasks" in data else {}
+        )
+        return cls(
+            context=tuple(_feature_from_dict(f) for f in data.get("context", ())),
+            candidate=tuple(_feature_from_dict(f) for f in data["candidate"]),
+            histories=tuple(_from_dict(FeedbackSequence, h) for h in data.get("histories", ())),
+            directory=directory,
+            **more,
+        )
+
+    @classmethod
+    def from_json(cls, source: str | Path) -> Schema:
+        """Reads a schema from a `.json` file, or from JSON text.
+
+        Vocabulary files are looked up beside the schema's file.
+        """
+        if isinstance(source, str) and source.lstrip().startswith("{"):
+            text, directory = source, None
+        else:
+            path = Path(source)
+            if not path.is_file():
+                raise SchemaError(f"No schema at {path}: expected a JSON file or JSON text.")
+            text, directory = path.read_text(encoding="utf-8"), path.parent
+        try:
+            data = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise SchemaError(f"Schema is not valid JSON: {error}.") from error
+        return cls.from_dict(data, directory)
+
+
+def _value_specs(
+    feature: Feature,
+    wire_name: str,
+    axes: tuple[str | int, ...],
+    role: str,
+    sequence: str | None = None,
+) -> list[InputSpec]:
+    if feature.max_values == 1:
+        return [InputSpec(wire_name, feature.dtype, axes, role, feature, sequence)]
+    wide = (*axes, feature.max_values)
+    return [
+        InputSpec(wire_name, feature.dtype, wide, role, feature, sequence),
+        InputSpec(f"{wire_name}_count", "int64", axes, role, None, sequence),
+    ]
+
+
+def _check_keys(what: str, data: object, allowed: set[str], required: set[str]) -> None:
+    if not isinstance(data, Mapping):
+        raise SchemaError(f"Expected {what} to be a JSON object, got {type(data).__name__}.")
+    for key in data:
+        if key not in allowed:
+            raise SchemaError(
+                f"Unknown key {key!r} in {what}; it may hold {sorted(allowed)}."
+                f"{suggest(str(key), allowed)}"
+            )
+    missing = sorted(required - set(data))
+    if missing:
+        raise SchemaError(f"Missing {missing} in {what}.")
+
+
+def _from_dict(cls: Any, data: Any, what: str = "") -> Any:
+    fields = dataclasses.fields(cls)
+    required = {f.name for f in fields if f.default is dataclasses.MISSING}
+    _check_keys(what or cls.__name__, data, {f.name for f in fields}, required)
+    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+
+
+def _feature_to_dict(feature: Feature) -> dict[str, Any]:
+    encoding = {k: v for k, v in dataclasses.asdict(feature.encoding).items() if v is not None}
+    return {
+        "name": feature.name,
+        "encoding": {"kind": feature.encoding.kind, **encoding},
+        "table": feature.table,
+        "max_values": feature.max_values,
+    }
+
+
+def _feature_from_dict(data: Any) -> Feature:
+    _check_keys("Feature", data, {"name", "encoding", "table", "max_values"}, {"name", "encoding"})
+    encoding = dict(data["encoding"])
+    kind = encoding.pop("kind", None)
+    if kind not in _ENCODINGS:
+        raise SchemaError(
+            f"Feature {data['name']!r}: unknown encoding kind {kind!r}; expected one of "
+            f"{sorted(_ENCODINGS)}.{suggest(str(kind), _ENCODINGS)}"
+        )
+    what = f"encoding of feature {data['name']!r}"
+    rest = {k: v for k, v in data.items() if k != "encoding"}
+    return Feature(encoding=_from_dict(_ENCODINGS[kind], encoding, what), **rest)
