@@ -21,6 +21,7 @@ TRAIN = [
     "pandas>=2.2",
     "pyarrow>=18",
     "scipy>=1.14",
+    "tomli-w>=1.1",
     "typer>=0.15",
     "rich>=13",
 ]

@@ -14,7 +14,7 @@ Needs numpy only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -130,7 +130,7 @@ class _Parts:
 
     def _length(self, part: str, columns: Mapping[str, Sequence[Any]]) -> int:
         for name, column in columns.items():
-            if isinstance(column, str | bytes) or not hasattr(column, "__len__"):
+            if not _is_list(column):
                 raise RequestError(
                     f"{self._where}: {part}.{name} must be a list, got {type(column).__name__}."
                 )
@@ -160,7 +160,7 @@ def _encode(
         counts = np.zeros(shape, np.int64)
         for r, column in enumerate(columns):
             for n, entry in enumerate(column):
-                if isinstance(entry, str | bytes) or not hasattr(entry, "__len__"):
+                if not _is_list(entry):
                     raise RequestError(
                         f"request {r}: {where}.{wire_name} is multi-valued: entry {n} must be a "
                         f"list of values, got {entry!r}."
@@ -204,6 +204,11 @@ def _values(feature: Feature, values: Any, where: str) -> np.ndarray:
         wrong = _first_wrong(values, feature.dtype)
         raise RequestError(f"{where}: expected integers of 64 bits, got {wrong!r}.")
     return array.astype(np.int64)
+
+
+def _is_list(value: Any) -> bool:
+    """Returns whether a value is a list, an array or the like; text is a single value."""
+    return hasattr(value, "__len__") and not isinstance(value, str | bytes | Mapping | Set)
 
 
 def _strings(values: Any, where: str) -> np.ndarray:

@@ -14,7 +14,13 @@ def check_layer(layer, *inputs):
     twin.set_weights(layer.get_weights())
     assert_close(twin(*inputs), eager, 0.0)
     with tf.GradientTape() as tape:
-        loss = tf.add_n([tf.reduce_sum(x) for x in tf.nest.flatten(layer(*inputs))])
+        loss = tf.add_n(
+            [
+                tf.reduce_sum(x)
+                for x in tf.nest.flatten(layer(*inputs), expand_composites=True)
+                if x.dtype.is_floating
+            ]
+        )
     for gradient in tape.gradient(loss, layer.trainable_variables):
         if gradient is not None:
             values = gradient.values if isinstance(gradient, tf.IndexedSlices) else gradient
@@ -23,5 +29,5 @@ def check_layer(layer, *inputs):
 
 
 def assert_close(actual, expected, tolerance):
-    for a, e in zip(tf.nest.flatten(actual), tf.nest.flatten(expected), strict=True):
+    for a, e in zip(tf.nest.flatten(actual, True), tf.nest.flatten(expected, True), strict=True):
         np.testing.assert_allclose(np.asarray(a), np.asarray(e), rtol=tolerance, atol=tolerance)

@@ -28,16 +28,23 @@ def test_padded_positions_are_zero_and_never_trained():
     encoded = FeatureEncoder(SCHEMA)(random_batch(SCHEMA, 3))
     with tf.GradientTape() as tape:
         fields = layer(encoded)
-        total = sum(tf.reduce_sum(x) for x in tf.nest.flatten(tuple(fields)))
+        parts = [fields.context, fields.candidates]
+        parts += [history.flat_values for history in fields.histories.values()]
+        total = sum(tf.reduce_sum(x) for x in parts)
     gradient = tape.gradient(total, layer.embeddings)
     dense = tf.math.unsorted_segment_sum(
         gradient.values, gradient.indices, layer.embeddings.shape[0]
     )
     np.testing.assert_array_equal(dense[0], np.zeros(3))
     for history in SCHEMA.histories:
-        mask = np.arange(5)[None] < encoded[history.length].numpy()[:, None]
-        vectors = fields.histories[history.name].numpy()
-        assert not vectors[~mask[:, : vectors.shape[1]]].any()
+        lengths = fields.histories[history.name].row_lengths()
+        np.testing.assert_array_equal(lengths, encoded[history.length])
+    padded = (
+        np.arange(encoded["candidate_rows"].shape[1])[None]
+        >= encoded["num_candidates"].numpy()[:, None]
+    )
+    assert padded.any()
+    assert not fields.candidates.numpy()[padded].any()
 
 
 def test_histories_share_the_candidates_table():
@@ -49,7 +56,7 @@ def test_histories_share_the_candidates_table():
 
 def test_conformance():
     encoded = FeatureEncoder(SCHEMA)(random_batch(SCHEMA, 3))
-    check_layer(FeatureEmbedding(SCHEMA, 3), encoded)
+    check_layer(FeatureEmbedding(SCHEMA, 3, histories=["click"]), encoded)
     check_layer(WideWeights(SCHEMA), encoded)
 
 

@@ -11,7 +11,6 @@ from tfrec_feedback.layers.feature_encoding import FeatureEncoder
 from tfrec_feedback.layers.internal_feedback_interaction import InternalFeedbackInteraction
 from tfrec_feedback.layers.masking import (
     length_mask,
-    masked_logsumexp,
     masked_mean,
     masked_softmax,
 )
@@ -28,7 +27,6 @@ __all__ = [
     "WideWeights",
     "bi_interaction",
     "length_mask",
-    "masked_logsumexp",
     "masked_mean",
     "masked_softmax",
 ]

@@ -6,8 +6,6 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfrec_feedback.layers.masking import length_mask
-
 
 @tf.keras.utils.register_keras_serializable(package="tfrec_feedback")
 class BehaviourEmbedding(tf.keras.layers.Layer):
@@ -22,15 +20,16 @@ class BehaviourEmbedding(tf.keras.layers.Layer):
         max_length: the oldest rank that is told apart; older events share it.
 
     Call arguments:
-        fields: for each feedback, float tensor `[R, T, F, E]`.
-        lengths: for each feedback, integer tensor `[R]`.
+        fields: for each feedback, ragged float tensor `[R, (n), F, E]`: valid events alone.
 
     Returns:
-        for each feedback, float tensor `[R, T, D]`, exactly 0 at padded positions.
+        for each feedback, float tensor `[R, T, D]`, exactly 0 at padded positions, where T is the
+        longest history of the batch.
 
     Example:
         >>> layer = BehaviourEmbedding(units=8, max_length=30)
-        >>> layer({"click": tf.ones([2, 5, 3, 4])}, {"click": tf.constant([5, 0])})["click"].shape
+        >>> events = tf.RaggedTensor.from_row_lengths(tf.ones([5, 3, 4]), [5, 0])
+        >>> layer({"click": events})["click"].shape
         TensorShape([2, 5, 8])
 
     Reference: Xie et al., 2020 (DFN), section 3.2.
@@ -58,22 +57,20 @@ class BehaviourEmbedding(tf.keras.layers.Layer):
         }
         super().build(input_shape)
 
-    def call(
-        self, fields: dict[str, tf.Tensor], lengths: dict[str, tf.Tensor]
-    ) -> dict[str, tf.Tensor]:
+    def call(self, fields: dict[str, tf.RaggedTensor]) -> dict[str, tf.Tensor]:
         """Returns one vector a behaviour; see the class."""
-        return {name: self._project(name, fields[name], lengths[name]) for name in fields}
+        return {name: self._project(name, events) for name, events in fields.items()}
 
-    def _project(self, name: str, fields: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
-        shape = tf.shape(fields)
-        item_width = fields.shape[-2] * fields.shape[-1]
-        items = tf.reshape(fields, [shape[0], shape[1], item_width])
-        projected = tf.tensordot(items, self.kernels[name][:item_width], 1)
-        ages = tf.tensordot(self.age_ranks, self.kernels[name][item_width:], 1)
-        ranks = lengths[:, tf.newaxis] - tf.range(shape[1], dtype=lengths.dtype)
-        ranks = tf.clip_by_value(ranks, 0, self.max_length)
-        mask = length_mask(lengths, shape[1])[..., tf.newaxis]
-        return (projected + tf.gather(ages, ranks)) * mask
+    def _project(self, name: str, events: tf.RaggedTensor) -> tf.Tensor:
+        values, kernel = events.flat_values, self.kernels[name]
+        item_width = values.shape[-2] * values.shape[-1]
+        items = tf.reshape(values, [-1, item_width])
+        ages = tf.tensordot(self.age_ranks, kernel[item_width:], 1)
+        # Rank 1 is the last event of its request, whose end row_splits knows.
+        ends = tf.gather(events.row_splits, events.value_rowids() + 1)
+        ranks = tf.minimum(ends - tf.range(tf.shape(items, tf.int64)[0]), self.max_length)
+        projected = tf.tensordot(items, kernel[:item_width], 1) + tf.gather(ages, ranks)
+        return events.with_flat_values(projected).to_tensor()
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor arguments."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -11,17 +12,17 @@ from tfrec_feedback.schema import Feature, Schema
 
 
 class EmbeddedRequest(NamedTuple):
-    """Field vectors of a batch of requests; exactly 0 at padded positions.
+    """Field vectors of a batch of requests; exactly 0 at padded candidates.
 
     Attributes:
         context: `[R, F_context, D]`.
         candidates: `[R, N, F_candidate, D]`.
-        histories: for each feedback, `[R, T, F_history, D]`.
+        histories: for each feedback, ragged `[R, (n), F_history, D]`: valid events alone.
     """
 
     context: tf.Tensor
     candidates: tf.Tensor
-    histories: dict[str, tf.Tensor]
+    histories: dict[str, tf.RaggedTensor]
 
 
 @tf.keras.utils.register_keras_serializable(package="tfrec_feedback")
@@ -34,11 +35,12 @@ class FeatureEmbedding(tf.keras.layers.Layer):
     Args:
         schema: what a request holds.
         embedding_dim: D, width of every field.
-        dropout: share of field vectors dropped as a whole while training.
+        histories: names of the histories to look up; default: all of the schema.
+        dropout: share of context and candidate field vectors dropped as a whole while training.
 
     Call arguments:
-        encoded: output of `FeatureEncoder`: `<group>_rows`, `<group>_weights`. Padded positions
-            have weight 0, so their vectors are 0 and their rows are never trained.
+        encoded: output of `FeatureEncoder`: `<group>_rows`, `<group>_weights`. Padded candidates
+            have weight 0 and padded events are not looked up, so padding is never trained.
 
     Returns:
         `EmbeddedRequest`.
@@ -47,12 +49,21 @@ class FeatureEmbedding(tf.keras.layers.Layer):
     width D, histories share the tables of the candidate.
     """
 
-    def __init__(self, schema: Schema, embedding_dim: int, dropout: float = 0.0, **kwargs: Any):
+    def __init__(
+        self,
+        schema: Schema,
+        embedding_dim: int,
+        histories: Sequence[str] | None = None,
+        dropout: float = 0.0,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         if embedding_dim < 1:
             raise ValueError(f"embedding_dim must be positive, got {embedding_dim}.")
         self.schema = schema
         self.embedding_dim = embedding_dim
+        every = [history.name for history in schema.histories]
+        self.histories = every if histories is None else list(histories)
         self.dropout = dropout
         self._dropout = tf.keras.layers.Dropout(dropout) if dropout else None
 
@@ -68,26 +79,29 @@ class FeatureEmbedding(tf.keras.layers.Layer):
 
     def call(self, encoded: Tensors, training: bool | None = None) -> EmbeddedRequest:
         """Looks up the vectors of encoded requests."""
-        schema = self.schema
-        candidate = {feature.name: feature for feature in schema.candidate}
-        context = self._lookup("context", schema.context, encoded)
-        candidates = self._lookup("candidate", schema.candidate, encoded)
+        context = self._lookup("context", self.schema.context, encoded)
+        candidates = self._lookup("candidate", self.schema.candidate, encoded)
         if self._dropout is not None:
-            context = context * self._dropout(tf.ones_like(context[..., :1]), training=training)
-            kept = self._dropout(tf.ones_like(candidates[..., :1]), training=training)
-            candidates = candidates * kept
-        histories = {
-            sequence.name: self._lookup(
-                sequence.name, [candidate[name] for name in sequence.features], encoded
-            )
-            for sequence in schema.histories
-        }
+            context *= self._dropout(tf.ones_like(context[..., :1]), training=training)
+            candidates *= self._dropout(tf.ones_like(candidates[..., :1]), training=training)
+        histories = {name: self._history(name, encoded) for name in self.histories}
         return EmbeddedRequest(context, candidates, histories)
 
-    def _lookup(self, group: str, used: Any, encoded: Tensors) -> tf.Tensor:
+    def _lookup(self, group: str, used: Sequence[Feature], encoded: Tensors) -> tf.Tensor:
         vectors = tf.gather(self.embeddings, encoded[f"{group}_rows"])
         vectors *= encoded[f"{group}_weights"][..., tf.newaxis]
-        return sum_slots(vectors, list(used))
+        return sum_slots(vectors, used)
+
+    def _history(self, name: str, encoded: Tensors) -> tf.RaggedTensor:
+        """Looks up valid events alone: most histories are much shorter than the longest."""
+        sequence = self.schema.history(name)
+        used = [self.schema.feature(feature) for feature in sequence.features]
+        valid = {
+            key: tf.RaggedTensor.from_tensor(encoded[key], encoded[sequence.length])
+            for key in (f"{name}_rows", f"{name}_weights")
+        }
+        flat = {key: ragged.flat_values for key, ragged in valid.items()}
+        return valid[f"{name}_rows"].with_flat_values(self._lookup(name, used, flat))
 
     def table(self, name: str) -> tf.Tensor:
         """Returns one table, `[rows, D]`: padding, unknown, then the known values in order."""
@@ -102,6 +116,7 @@ class FeatureEmbedding(tf.keras.layers.Layer):
             **super().get_config(),
             "schema": self.schema.with_inline_vocabularies().to_dict(),
             "embedding_dim": self.embedding_dim,
+            "histories": self.histories,
             "dropout": self.dropout,
         }
 
@@ -111,7 +126,7 @@ class FeatureEmbedding(tf.keras.layers.Layer):
         return cls(**{**config, "schema": Schema.from_dict(config["schema"])})
 
 
-def sum_slots(vectors: tf.Tensor, used: list[Feature]) -> tf.Tensor:
+def sum_slots(vectors: tf.Tensor, used: Sequence[Feature]) -> tf.Tensor:
     """Adds the slots of each multi-valued field: `[..., S, D]` to `[..., F, D]`."""
     if all(feature.max_values == 1 for feature in used):
         return vectors
@@ -181,7 +196,7 @@ class WideWeights(tf.keras.layers.Layer):
         weights = encoded[f"{group}_weights"]
         shifted = tf.where(weights > 0.0, rows + tf.constant(self._shifts[group], tf.int32), 0)
         scalars = tf.gather(self.weights_of_values, shifted) * weights[..., tf.newaxis]
-        return sum_slots(scalars, list(used))[..., 0]
+        return sum_slots(scalars, used)[..., 0]
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor arguments."""

@@ -6,12 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfrec_feedback.layers.masking import (
-    at_least_one,
-    length_mask,
-    masked_logsumexp,
-    masked_softmax,
-)
+from tfrec_feedback.layers.masking import MASKED_LOGIT, at_least_one, length_mask
 
 
 @tf.keras.utils.register_keras_serializable(package="tfrec_feedback")
@@ -107,11 +102,11 @@ class InternalFeedbackInteraction(tf.keras.layers.Layer):
         q, k, v = self._project(behaviours)  # [R, H, T, d]
         q_t, k_t, v_t = self._project(candidates)  # [R, H, N, d]
         row_mask = mask[:, tf.newaxis, tf.newaxis, :]  # over behaviours, [R, 1, 1, T]
+        hidden_key = (row_mask - 1.0) * -MASKED_LOGIT  # added to logits: 0, or far below
 
         # Once a request: every behaviour's row of the attention without the target.
-        logits = tf.einsum("rhid,rhjd->rhij", q, k)
-        log_mass = masked_logsumexp(logits, row_mask)[:, :, tf.newaxis, :]  # [R, H, 1, T]
-        rows = tf.einsum("rhij,rhjd->rhid", masked_softmax(logits, row_mask), v)
+        rows, log_mass = _attention(tf.einsum("rhid,rhjd->rhij", q, k) + hidden_key, v)
+        log_mass = log_mass[:, :, tf.newaxis, :]  # [R, H, 1, T]
 
         # A candidate: how much of every row the target's key takes ...
         target_share = tf.sigmoid(tf.einsum("rhnd,rhid->rhni", k_t, q) - log_mass) * row_mask
@@ -119,12 +114,11 @@ class InternalFeedbackInteraction(tf.keras.layers.Layer):
         own = tf.concat(
             [
                 tf.reduce_sum(q_t * k_t, axis=-1, keepdims=True),
-                tf.einsum("rhnd,rhjd->rhnj", q_t, k),
+                tf.einsum("rhnd,rhjd->rhnj", q_t, k) + hidden_key,
             ],
             axis=-1,
         )
-        own_mask = tf.concat([tf.ones_like(row_mask[..., :1]), row_mask], axis=-1)
-        own = masked_softmax(own, own_mask)
+        own = tf.nn.softmax(own)  # the target itself is always a valid key
         if self.ffn_multiplier:
             pooled = self._pool_transformed(rows, v, v_t, target_share, own, row_mask)
         else:
@@ -185,3 +179,21 @@ class InternalFeedbackInteraction(tf.keras.layers.Layer):
             "use_output": self.use_output,
             "ffn_multiplier": self.ffn_multiplier,
         }
+
+
+def _attention(logits: tf.Tensor, values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Softmax-weighted values and the log of the softmax's denominator, from one exponential.
+
+    Args:
+        logits: `[R, H, T, T]`; a row without valid key gives finite garbage, for its caller to
+            mask.
+        values: `[R, H, T, d]`.
+
+    Returns:
+        `[R, H, T, d]` and `[R, H, T]`.
+    """
+    largest = tf.stop_gradient(tf.reduce_max(logits, axis=-1, keepdims=True))
+    weights = tf.exp(logits - largest)
+    mass = tf.reduce_sum(weights, axis=-1, keepdims=True)
+    attended = tf.einsum("rhij,rhjd->rhid", weights, values) / mass
+    return attended, tf.squeeze(largest + tf.math.log(mass), -1)

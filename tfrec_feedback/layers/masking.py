@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-_MASKED_LOGIT = -1e9
+MASKED_LOGIT = -1e9
+"""Logit of a position that takes no part: its exponential is exactly 0."""
 
 
 def length_mask(lengths: tf.Tensor, max_length: tf.Tensor | int) -> tf.Tensor:
@@ -52,23 +53,10 @@ def masked_softmax(logits: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
         >>> masked_softmax(tf.constant([1.0, 2.0, 3.0]), tf.constant([1.0, 1.0, 0.0])).numpy()
         array([0.26894143, 0.7310586 , 0.        ], dtype=float32)
     """
-    logits = tf.where(mask > 0.0, logits, _MASKED_LOGIT)
+    logits = tf.where(mask > 0.0, logits, MASKED_LOGIT)
     logits -= tf.stop_gradient(tf.reduce_max(logits, axis=-1, keepdims=True))
     weights = tf.exp(logits) * mask
     return tf.math.divide_no_nan(weights, tf.reduce_sum(weights, axis=-1, keepdims=True))
-
-
-def masked_logsumexp(logits: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-    """Log of the sum of exponentials of the valid positions of the last axis.
-
-    Args:
-        logits: float tensor `[..., T]`.
-        mask: float tensor broadcastable to `logits`, 1 where valid.
-
-    Returns:
-        float tensor `[...]`; a finite large negative number where no position is valid.
-    """
-    return tf.reduce_logsumexp(tf.where(mask > 0.0, logits, _MASKED_LOGIT), axis=-1)
 
 
 def masked_mean(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:

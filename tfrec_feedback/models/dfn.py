@@ -91,9 +91,10 @@ class DFN(FeedbackModel):
         self.internal = tuple(internal)
         self.external = tuple(external)
         self.denoised = denoised
-        self.embedding = FeatureEmbedding(schema, embedding_dim, embedding_dropout)
         self.wide = WideWeights(schema, wide_bias)
         self._build_interactions(given)
+        names = [history.name for history in self._histories]
+        self.embedding = FeatureEmbedding(schema, embedding_dim, names, embedding_dropout)
         self.wide_fm_deep = WideFMDeep(deep_units, dropout)
 
     def _build_interactions(self, given: dict[str, Any]) -> None:
@@ -159,9 +160,7 @@ class DFN(FeedbackModel):
     def _feedback_vectors(self, fields: Any, encoded: Tensors) -> list[tf.Tensor]:
         """Returns f_c, f_u, f_d and f_ud, f_uc, each as field vectors `[R, N, D / E, E]`."""
         lengths = {h.name: encoded[h.length] for h in self._histories}
-        behaviours = self.behaviour_embedding(
-            {h.name: fields.histories[h.name] for h in self._histories}, lengths
-        )
+        behaviours = self.behaviour_embedding(fields.histories)
         target = self._target(fields.candidates)
         of_feedback = {
             name: interaction(target, behaviours[name], lengths[name])

@@ -1,0 +1,67 @@
+"""Evaluates a run on a split: `python -m pipelines.evaluate --help`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from pipelines.console import metrics_table, progress_bar, reported_errors, slices_table
+from tfrec_feedback.data.manifest import load_manifest
+
+
+def main(
+    run: Annotated[Path, typer.Option(help="Run folder of pipelines.train.")],
+    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    data: Annotated[Path | None, typer.Option(help="Prepared data; default: the run's own.")] = None,
+) -> None:
+    """Prints a table of metrics with intervals, and writes it to RUN/evaluation.json."""
+    with reported_errors():
+        console = Console()
+        report = evaluate_with_progress(run, split, console, data)
+        console.print(metrics_table(report, f"{run}, {split}"))
+        console.print(slices_table(report))
+        console.print(f"Written to {run / 'evaluation.json'}", soft_wrap=True)
+
+
+def evaluate_with_progress(
+    run: Path, split: str, console: Console, data: Path | None = None
+) -> dict[str, Any]:
+    """Evaluates a run and writes `evaluation.json` into its folder.
+
+    Args:
+        run: the run's folder.
+        split: name of the split.
+        console: where to print.
+        data: prepared data, if not the run's own.
+
+    Returns:
+        The report of `tfrec_feedback.evaluation.evaluate`.
+    """
+    from tfrec_feedback.data.dataset import request_dataset
+    from tfrec_feedback.evaluation import evaluate, predict
+    from tfrec_feedback.training import load_run
+
+    model, description = load_run(run)
+    settings = description["config"]["data"]
+    manifest = load_manifest(data or settings["directory"])
+    if manifest.fingerprint != description["data_fingerprint"]:
+        console.print("[yellow]These are not the data the run was trained on.[/yellow]")
+    dataset = request_dataset(
+        manifest, split, settings["batch_size"], encoder=model.encoder, metadata=True
+    )
+    with progress_bar(console) as progress:
+        task = progress.add_task("scoring", total=manifest.split(split).requests, status="")
+        scored = predict(model, dataset, lambda n: progress.update(task, advance=n))
+        progress.update(task, status="computing intervals ...")
+        report = {"split": split, "data": manifest.source, **evaluate(scored)}
+        progress.update(task, status="")
+    (run / "evaluation.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return report
+
+
+if __name__ == "__main__":
+    typer.run(main)

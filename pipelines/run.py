@@ -1,0 +1,93 @@
+"""The whole road in one command, on a simulated log: `python -m pipelines.run --help`."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from pipelines.console import metrics_table, reported_errors
+from pipelines.evaluate import evaluate_with_progress
+from pipelines.score import ranking_table
+from pipelines.train import load_or_simulate, train_with_progress
+from serving.client import FeedbackClient
+from serving.records import parse_record, read_records
+from tfrec_feedback.config import load_config
+from tfrec_feedback.data.manifest import Manifest
+
+MODEL_NAME = "dfn"
+
+
+def main(
+    config: Annotated[Path | None, typer.Option(help="TOML file; see pipelines/configs.")] = None,
+    models: Annotated[Path, typer.Option(help="Where versions are published.")] = Path("models"),
+    set: Annotated[
+        list[str] | None, typer.Option(help="Override, e.g. train.epochs=2; repeatable.")
+    ] = None,
+) -> None:
+    """Prepares, trains, evaluates, publishes, serves and scores: DFN on a simulated log."""
+    console = Console()
+    with reported_errors():
+        resolved = load_config(config, set or [])
+        console.rule("1. Prepare: raw log to requests")
+        manifest = load_or_simulate(resolved.data.directory, console)
+        console.print(_describe(manifest))
+        console.rule("2. Train")
+        name = datetime.datetime.now().strftime(f"{resolved.model.name}-%Y%m%d-%H%M%S")
+        run = Path("runs") / name
+        train_with_progress(resolved, manifest, run, console)
+        console.rule("3. Evaluate")
+        report = evaluate_with_progress(run, "test", console)
+        console.print(metrics_table(report, f"test split of {manifest.source}"))
+        console.rule("4. Publish")
+        from tfrec_feedback.export import export_run
+
+        base = models / resolved.model.name
+        console.print(f"Published {export_run(run, base)}", soft_wrap=True)
+        console.rule("5. Serve, and score one request over gRPC")
+        _serve_and_score(base, manifest, console)
+
+
+def _describe(manifest: Manifest) -> str:
+    parts = [
+        f"{split.requests:,} requests with {split.candidates:,} candidates to {name}"
+        for name, split in manifest.splits.items()
+    ]
+    return f"{manifest.directory} ({manifest.source}): " + ", ".join(parts)
+
+
+def _serve_and_score(base: Path, manifest: Manifest, console: Console) -> None:
+    """Starts the embedded server, ranks the longest of the first test requests, stops it."""
+    command = [sys.executable, "-m", "serving.server", "--model-base-path", str(base)]
+    command += ["--model-name", MODEL_NAME, "--port", "0"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        line = server.stdout.readline() if server.stdout else ""
+        if not line:
+            raise RuntimeError(f"The server did not start: {server.communicate()[1]}")
+        target = json.loads(line)["target"]
+        record = _example_record(manifest)
+        with FeedbackClient(target, MODEL_NAME) as client:
+            (scores,) = client.rank_examples([record])
+        features = parse_record(record)
+        user, items = features["user_key"][0].decode(), list(features["item_id"])
+        console.print(ranking_table(items, scores, title=f"user {user} at {target}"))
+    finally:
+        server.terminate()
+        server.wait(timeout=60)
+
+
+def _example_record(manifest: Manifest) -> bytes:
+    """Returns the record with the most candidates among the first hundred of the test split."""
+    records: list[Any] = read_records(manifest.shard_paths("test")[0])[:100]
+    return max(records, key=lambda record: len(parse_record(record)["item_id"]))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,117 @@
+"""Trains a model: `python -m pipelines.train --help`."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from pipelines.console import progress_bar, reported_errors
+from tfrec_feedback.config import Config, DataConfig, load_config
+from tfrec_feedback.data.manifest import MANIFEST_FILE, Manifest, load_manifest
+
+if TYPE_CHECKING:
+    from tfrec_feedback.training import TrainingResult
+
+
+def main(
+    config: Annotated[Path | None, typer.Option(help="TOML file; see pipelines/configs.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Prepared data (data.directory).")] = None,
+    model: Annotated[str | None, typer.Option(help="Model name (model.name).")] = None,
+    output: Annotated[Path | None, typer.Option(help="Run folder; default runs/MODEL-TIME.")] = None,
+    set: Annotated[
+        list[str] | None, typer.Option(help="Override, e.g. train.epochs=2; repeatable.")
+    ] = None,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="Same numbers in every run, slower.")
+    ] = False,
+    skip_corrupt: Annotated[
+        bool, typer.Option("--skip-corrupt", help="Skip and count damaged records.")
+    ] = False,
+) -> None:
+    """Trains a model on prepared data; without arguments, DFN on a simulated log.
+
+    An interrupted run goes on where it stopped when it is started again with the same --output.
+    """
+    with reported_errors():
+        overrides = [*(set or [])]
+        overrides += [f"data.directory={data}"] if data else []
+        overrides += [f"model.name={model}"] if model else []
+        overrides += ["train.deterministic=true"] if deterministic else []
+        overrides += ["data.skip_corrupt=true"] if skip_corrupt else []
+        resolved = load_config(config, overrides)
+        console = Console()
+        manifest = load_or_simulate(resolved.data.directory, console)
+        run = output or Path("runs") / f"{resolved.model.name}-{_now()}"
+        train_with_progress(resolved, manifest, run, console)
+
+
+def load_or_simulate(directory: str, console: Console) -> Manifest:
+    """Loads prepared data; the default folder is filled with a simulated log when it is empty."""
+    is_default = directory == DataConfig().directory
+    if is_default and not (Path(directory) / MANIFEST_FILE).is_file():
+        from tfrec_feedback.data.prepare import prepare
+        from tfrec_feedback.data.sources import load_source
+
+        console.print(f"No --data given: simulating a feedback log into {directory} ...")
+        prepare(load_source("simulated"), Path(directory))
+    return load_manifest(directory)
+
+
+def train_with_progress(
+    config: Config, manifest: Manifest, run: Path, console: Console
+) -> TrainingResult:
+    """Trains with a progress display, and says where the run is.
+
+    Args:
+        config: the run's configuration.
+        manifest: prepared data.
+        run: the run's folder.
+        console: where to print.
+    """
+    import tensorflow as tf
+
+    from tfrec_feedback.data.dataset import num_batches
+    from tfrec_feedback.training import train
+
+    total = num_batches(manifest, "train", config.data.batch_size)
+    with progress_bar(console) as progress:
+
+        class Display(tf.keras.callbacks.Callback):
+            """One bar an epoch, one line of metrics when it is validated."""
+
+            def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+                self._task = progress.add_task(f"epoch {epoch + 1}", total=total, status="")
+
+            def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+                loss = (logs or {})["total_loss"]
+                progress.update(self._task, advance=1, status=f"loss {loss:.4f}")
+
+            def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+                progress.update(self._task, completed=total, status="validating ...")
+
+            def on_validation(self, epoch: int, results: dict[str, float]) -> None:
+                parts = [f"{name} {value:.4f}" for name, value in results.items()]
+                progress.update(self._task, status="  ".join(parts))
+
+        result = train(config, manifest, run, callbacks=[Display()])
+    if result.skipped_records:
+        console.print(f"[yellow]{result.skipped_records:,} damaged records skipped.[/yellow]")
+    best = result.history[result.best_epoch]
+    console.print(
+        f"Best epoch {result.best_epoch + 1} by {config.train.monitor} "
+        f"{best[config.train.monitor]:.4f}. The run is in {run}",
+        soft_wrap=True,
+    )
+    return result
+
+
+def _now() -> str:
+    return datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,46 @@
+"""The one exception of the client: what the server answered, and what to do about it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+
+_ADVICE = {
+    grpc.StatusCode.UNAVAILABLE: "Check that a server runs at {target} and can be reached.",
+    grpc.StatusCode.DEADLINE_EXCEEDED: "Raise `timeout`, or send fewer candidates a call.",
+    grpc.StatusCode.NOT_FOUND: "Check the model name and version against those being served.",
+    grpc.StatusCode.INVALID_ARGUMENT: (
+        "The request does not fit the served model: use the schema exported with it."
+    ),
+    grpc.StatusCode.FAILED_PRECONDITION: (
+        "The served model lacks what was asked for: see `client.metadata()` for what it has."
+    ),
+    grpc.StatusCode.RESOURCE_EXHAUSTED: (
+        "Lower `max_candidates_per_call`, slow down, or raise the server's limits."
+    ),
+    grpc.StatusCode.UNIMPLEMENTED: "Check {target}: what answers there is no prediction server.",
+    grpc.StatusCode.INTERNAL: "See the server's log.",
+}
+
+
+class ServingError(RuntimeError):
+    """A call that failed.
+
+    Attributes:
+        code: the gRPC status code.
+        details: what the server, or the transport, said.
+        advice: what to do.
+    """
+
+    def __init__(self, code: grpc.StatusCode, details: str, advice: str = ""):
+        super().__init__(" ".join(part for part in (f"{code.name}: {details}", advice) if part))
+        self.code = code
+        self.details = details
+        self.advice = advice
+
+    @classmethod
+    def from_rpc(cls, error: Any, target: str) -> ServingError:
+        """Translates a `grpc.RpcError` of a call to `target`."""
+        advice = _ADVICE.get(error.code(), "").format(target=target)
+        return cls(error.code(), error.details() or "no details", advice)

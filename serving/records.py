@@ -1,0 +1,90 @@
+"""Request records (serialised `tf.train.Example`s in TFRecord files), read without TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from google.protobuf.message import DecodeError
+
+from serving import wire
+from tfrec_feedback.requests import RequestError
+
+# A record is: length (8 bytes, little-endian), its checksum (4), the data, its checksum (4).
+_LENGTH_BYTES = 8
+_CHECKSUM_BYTES = 4
+
+
+def read_records(path: str | Path) -> Iterator[bytes]:
+    """Yields the records of an uncompressed TFRecord file.
+
+    Lengths are checked against the file, checksums are not.
+
+    Args:
+        path: the file.
+
+    Yields:
+        The serialised records.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        RequestError: when the file ends inside a record, or is no TFRecord file.
+    """
+    path = Path(path)
+    remaining = path.stat().st_size
+    with path.open("rb") as file:
+        index = 0
+        while header := file.read(_LENGTH_BYTES + _CHECKSUM_BYTES):
+            remaining -= _LENGTH_BYTES + _CHECKSUM_BYTES
+            length = int.from_bytes(header[:_LENGTH_BYTES], "little")
+            if remaining < length + _CHECKSUM_BYTES:
+                raise RequestError(
+                    f"{path}: record {index} claims more bytes than the file has left. The file "
+                    "is cut short, compressed, or no TFRecord file; write it again, uncompressed."
+                )
+            data = file.read(length)
+            file.read(_CHECKSUM_BYTES)
+            remaining -= length + _CHECKSUM_BYTES
+            yield data
+            index += 1
+
+
+def parse_record(record: bytes, index: int = 0) -> dict[str, list[int] | list[float] | list[bytes]]:
+    """Returns the features of a record by name.
+
+    Args:
+        record: a serialised `tf.train.Example`.
+        index: its number, for the error message.
+
+    Raises:
+        RequestError: when the bytes are not an Example.
+    """
+    try:
+        example = wire.Example.FromString(record)
+    except DecodeError as error:
+        raise RequestError(f"record {index} is not a serialised tf.train.Example.") from error
+    return {
+        name: list(feature.int64_list.value)
+        or list(feature.float_list.value)
+        or list(feature.bytes_list.value)
+        for name, feature in example.features.feature.items()
+    }
+
+
+def num_candidates(record: bytes, index: int = 0) -> int:
+    """Returns how many candidates a request record holds.
+
+    Args:
+        record: a serialised `tf.train.Example`.
+        index: its number, for the error message.
+
+    Raises:
+        RequestError: when the bytes are not an Example with one `num_candidates`.
+    """
+    value = parse_record(record, index).get("num_candidates", [])
+    if len(value) != 1 or not isinstance(value[0], int) or value[0] < 0:
+        raise RequestError(
+            f"record {index}: expected one integer 'num_candidates', got {value}. Write records "
+            "with `python -m pipelines.prepare`."
+        )
+    return value[0]

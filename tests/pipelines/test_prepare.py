@@ -1,0 +1,115 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from pipelines.prepare import main
+from tests.data.logs import real_data, small_events
+from tfrec_feedback.data.manifest import load_manifest
+from tfrec_feedback.data.sources.kuairand import LOG_FILE, USER_FILE, VIDEO_FILE
+
+ROOT = Path(__file__).parents[2]
+app = typer.Typer()
+app.command()(main)
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+@pytest.fixture
+def log(tmp_path):
+    path = tmp_path / "log.csv"
+    events = small_events()
+    events["item_tags"] = events["item_tags"].map("|".join)
+    events.to_csv(path, index=False)
+    with path.open("a") as file:
+        file.write("ann,1,soon,1,0,0,8,se,a,1.5\n")
+    return path
+
+
+def test_a_log_is_prepared_and_summed_up(log, tmp_path):
+    result = run("--source", "events", "--input", log, "--output", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert "rows read 7, malformed 1, duplicates dropped 0, kept 6" in result.output
+    assert "log.csv, line 8, column 'timestamp'" in result.output
+    assert "peak memory" in result.output
+    assert sum(s.requests for s in load_manifest(tmp_path / "out").splits.values()) == 5
+
+
+def test_options_reach_the_data(log, tmp_path):
+    out = tmp_path / "out"
+    options = ["--history-length", 3, "--lag", 0.5, "--split", "0.6,0.2,0.2", "--shards", 2]
+    result = run("--source", "events", "--input", log, "--output", out, *options)
+    assert result.exit_code == 0, result.output
+    manifest = load_manifest(out)
+    assert [len(split.shards) for split in manifest.splits.values()] == [2, 1, 1]
+    assert manifest.schema().history("click").max_length == 3
+    assert manifest.options["lag_seconds"] == 0.5
+    again = run(
+        "--source", "events", "--input", log, "--output", tmp_path / "b", "--schema",
+        out / "schema.json",
+    )  # fmt: skip
+    assert again.exit_code == 0, again.output
+    assert load_manifest(tmp_path / "b").schema() == manifest.schema()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--source", "event"], "Did you mean 'events'"),
+        (["--source", "events"], "needs `--input`"),
+        (["--source", "events", "--input", "none.csv"], "No such file"),
+        (["--source", "events", "--input", "LOG", "--strict"], "line 8"),
+        (["--source", "events", "--input", "LOG", "--split", "0.8,0.2"], "three shares"),
+        (["--source", "events", "--input", "LOG", "--num-users", "3"], "--num-users"),
+        (["--source", "events", "--input", "LOG", "--schema", "none.json"], "No schema at"),
+    ],
+)
+def test_mistakes_end_in_one_clear_line(log, tmp_path, options, message):
+    options = [log if option == "LOG" else option for option in options]
+    result = run(*options, "--output", tmp_path / "out")
+    assert result.exit_code == 1
+    assert message in result.output
+    assert "Traceback" not in result.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_forked_workers_write_the_same_bytes_as_one_process(tmp_path):
+    # In a process of its own: one that has TensorFlow loaded does not fork.
+    outputs = {}
+    for workers in (1, 2):
+        out = tmp_path / str(workers)
+        arguments = ["--source", "simulated", "--num-users", 30, "--num-items", 40, "--num-days", 3]
+        arguments += ["--shards", 3, "--workers", workers, "--output", out, "--check-leaks"]
+        command = [sys.executable, "-m", "pipelines.prepare", *map(str, arguments)]
+        subprocess.run(command, check=True, capture_output=True, timeout=120, cwd=ROOT)
+        files = sorted(p for p in out.rglob("*") if p.is_file())
+        outputs[workers] = {p.relative_to(out): p.read_bytes() for p in files}
+    assert outputs[1] == outputs[2]
+    assert len([p for p in outputs[1] if p.suffix == ".tfrecord"]) == 9
+
+
+def test_preparing_does_not_load_tensorflow():
+    code = "import sys, pipelines.prepare; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=120, cwd=ROOT).returncode == 0
+
+
+def test_a_cut_of_the_published_log_is_prepared_without_leaks(tmp_path):
+    folder, cut = real_data("kuairand-pure"), tmp_path / "cut"
+    cut.mkdir()
+    for name in (USER_FILE, VIDEO_FILE):
+        (cut / name).write_bytes((folder / name).read_bytes())
+    with (folder / LOG_FILE).open() as file:
+        lines = [line for _, line in zip(range(6000), file, strict=False)]
+    (cut / LOG_FILE).write_text("".join(lines))
+    out = tmp_path / "out"
+    result = run("--source", "kuairand-pure", "--input", cut, "--output", out, "--check-leaks")
+    assert result.exit_code == 0, result.output
+    manifest = load_manifest(out)
+    kept = sum(split.candidates for split in manifest.splits.values())
+    assert kept + manifest.report.duplicates == manifest.report.rows == 5999
+    assert all(split.requests for split in manifest.splits.values())

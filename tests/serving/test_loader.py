@@ -1,0 +1,73 @@
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from serving.loader import LoadedModel, ModelError, find_version
+from tests.serving.tiny_model import CTR, DISLIKE, REQUEST, SCHEMA
+from tfrec_feedback.requests import encode_requests
+
+
+def publish(base, *names):
+    for name in names:
+        (base / name).mkdir(parents=True)
+        (base / name / "saved_model.pb").touch()
+
+
+def test_the_highest_integer_is_served_and_other_names_are_ignored(tmp_path):
+    publish(tmp_path, "9", "10", ".tmp-30", "backup", "1.5", "-40", "²")
+    (tmp_path / "99").touch()  # a file is no version
+    assert find_version(tmp_path) == tmp_path / "10"
+
+
+def test_a_version_can_be_named(tmp_path):
+    publish(tmp_path, "9", "10")
+    assert find_version(tmp_path, 9) == tmp_path / "9"
+    with pytest.raises(ModelError, match=r"No version 8 in .*; there are \[9, 10\]"):
+        find_version(tmp_path, 8)
+
+
+def test_folders_without_a_version_are_refused_saying_what_was_found(tmp_path):
+    publish(tmp_path, ".tmp-3")
+    with pytest.raises(ModelError, match=r"expected folders named by integers, found \['.tmp-3'\]"):
+        find_version(tmp_path)
+    with pytest.raises(ModelError, match="No folder"):
+        find_version(tmp_path / "none")
+
+
+def test_a_version_without_a_model_is_refused(tmp_path):
+    (tmp_path / "1").mkdir()
+    with pytest.raises(ModelError, match=r"holds no saved_model\.pb"):
+        find_version(tmp_path)
+
+
+def test_a_corrupt_model_is_refused_naming_its_folder(tmp_path):
+    publish(tmp_path, "1")
+    (tmp_path / "1" / "saved_model.pb").write_bytes(b"garbage")
+    with pytest.raises(ModelError, match=r"/1 cannot be loaded"):
+        LoadedModel("tiny", tmp_path / "1")
+
+
+def test_a_loaded_model_gives_the_scores_worked_out_by_hand(base_path, tmp_path):
+    moved = shutil.copytree(base_path / "7", tmp_path / "8")
+    model = LoadedModel("tiny", moved)
+    scores = model.run("serving_default", encode_requests(SCHEMA, [REQUEST]))
+    assert model.version == 8
+    np.testing.assert_allclose(scores["ctr"], [CTR])
+    np.testing.assert_allclose(scores["dislike"], [DISLIKE])
+    assert set(model.signatures) == {
+        "serving_default",
+        "rank",
+        "predict_rows",
+        "rank_examples",
+        "slow",
+    }
+    model.close()
+
+
+def test_what_the_graph_refuses_is_an_error_of_tensorflow(base_path):
+    model = LoadedModel("tiny", base_path / "7")
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        model.run("rank_examples", {"examples": np.array([b"no example"], object)})
+    model.close()

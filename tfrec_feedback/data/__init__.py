@@ -1,0 +1,1 @@
+"""From a raw feedback log to batches of requests."""

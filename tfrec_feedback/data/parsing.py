@@ -1,0 +1,79 @@
+"""Parses batches of request records into the tensors a model reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from tfrec_feedback.data.records import (
+    REQUEST_ID,
+    SAMPLE_WEIGHT,
+    TIMESTAMP,
+    USER_KEY,
+    label_key,
+)
+from tfrec_feedback.schema import InputSpec, Schema
+
+Tensors = dict[str, tf.Tensor]
+
+METADATA = {REQUEST_ID: tf.string, USER_KEY: tf.string, TIMESTAMP: tf.int64}
+"""What a record says of its request beside the model's inputs."""
+
+
+def _parser(spec: InputSpec) -> Any:
+    dtype = tf.as_dtype(spec.dtype)
+    inner = [axis for axis in spec.axes if isinstance(axis, int)]
+    if {"N", "T"} & set(spec.axes):
+        return tf.io.FixedLenSequenceFeature(inner, dtype, allow_missing=True)
+    return tf.io.FixedLenFeature(inner, dtype)
+
+
+def input_parsers(schema: Schema) -> dict[str, Any]:
+    """Returns the `tf.io` parsing specs of a schema's input tensors."""
+    return {spec.name: _parser(spec) for spec in schema.inputs()}
+
+
+def parse_features(serialized: tf.Tensor, schema: Schema) -> Tensors:
+    """Parses model inputs alone, as a server does.
+
+    Args:
+        serialized: string tensor `[R]` of request records.
+        schema: what they hold.
+
+    Returns:
+        The tensors of `schema.inputs()`, padded to the longest of the batch.
+    """
+    return tf.io.parse_example(serialized, input_parsers(schema))
+
+
+def parse_requests(serialized: tf.Tensor, schema: Schema) -> tuple[Tensors, Tensors, Any, Tensors]:
+    """Parses inputs, labels, weights and what identifies the requests.
+
+    Args:
+        serialized: string tensor `[R]` of request records.
+        schema: what they hold.
+
+    Returns:
+        `(features, labels, sample_weight, metadata)`: labels are `{task: float32 [R, N]}` by the
+        task's definition, weights float32 `[R, N]`, metadata `request_id`, `user_key` and
+        `timestamp`, `[R]`.
+    """
+    sequence = tf.io.FixedLenSequenceFeature
+    specs = input_parsers(schema)
+    specs[SAMPLE_WEIGHT] = sequence([], tf.float32, allow_missing=True)
+    for flag in schema.feedbacks:
+        specs[label_key(flag)] = sequence([], tf.int64, allow_missing=True)
+    for name, dtype in METADATA.items():
+        specs[name] = tf.io.FixedLenFeature([], dtype)
+    parsed = tf.io.parse_example(serialized, specs)
+    features = {spec.name: parsed[spec.name] for spec in schema.inputs()}
+    flags = {flag: parsed[label_key(flag)] > 0 for flag in schema.feedbacks}
+    labels = {}
+    for task in schema.tasks:
+        positive = tf.reduce_any(tf.stack([flags[f] for f in task.positive]), axis=0)
+        for flag in task.negative:
+            positive &= ~flags[flag]
+        labels[task.name] = tf.cast(positive, tf.float32)
+    metadata = {name: parsed[name] for name in METADATA}
+    return features, labels, parsed[SAMPLE_WEIGHT], metadata

@@ -1,0 +1,244 @@
+"""From a raw feedback log to sharded TFRecords of requests."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from tfrec_feedback.data import leaks
+from tfrec_feedback.data.events import FLAGS, EventLogError, Source
+from tfrec_feedback.data.grouping import RequestTable, group_requests
+from tfrec_feedback.data.history import (
+    HistorySlices,
+    build_histories,
+    feedback_kinds,
+    lag_milliseconds,
+)
+from tfrec_feedback.data.manifest import (
+    MANIFEST_FILE,
+    SCHEMA_FILE,
+    SPLITS,
+    Manifest,
+    OptionValue,
+    Shard,
+    Split,
+    save_manifest,
+)
+from tfrec_feedback.data.records import RecordEncoder
+from tfrec_feedback.data.shards import TRUTH_FILE, clean_folder, plan_shards, write_shards
+from tfrec_feedback.data.vocabulary import (
+    Tokens,
+    check_schema,
+    fill_vocabularies,
+    infer_schema,
+    write_vocabularies,
+)
+from tfrec_feedback.schema import Schema
+
+Progress = Callable[[str, int, int], None]
+"""Called with a stage's name, how much of it is done, and how much there is."""
+
+
+def prepare(  # noqa: PLR0913 - one keyword an option, all with defaults
+    source: Source,
+    output: str | Path,
+    *,
+    history_length: int = 30,
+    lag_seconds: float = 0.0,
+    schema: Schema | None = None,
+    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
+    min_count: int = 1,
+    seed: int = 0,
+    shards: int | None = None,
+    workers: int = 1,
+    check_leaks: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Manifest:
+    """Writes a log as `train/`, `validation/`, `test/` shards, schema, vocabularies and manifest.
+
+    The same source and options give the same bytes. The manifest is written last: until then,
+    and when anything fails, the folder does not count as prepared.
+
+    Args:
+        source: the log, from `tfrec_feedback.data.sources.load_source`.
+        output: the folder to write.
+        history_length: T of every history; a given `schema` decides itself.
+        lag_seconds: how long an event takes to become known to later requests.
+        schema: inputs and tasks, instead of what the source suggests.
+        fractions: shares of train, validation and test in time, where the source has no split.
+        min_count: rarer train values are left out of the vocabularies.
+        seed: of the shuffle of train requests.
+        shards: shards a split; default: one for 25,000 requests.
+        workers: processes that write shards.
+        check_leaks: check names, statistics and the written records (`tfrec_feedback.data.leaks`).
+        overwrite: replace data prepared earlier.
+        progress: told how far each stage is.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        EventLogError: when the log does not fit the schema, or nothing is left to train on.
+        FileExistsError: when the folder holds prepared data and `overwrite` is not set.
+        LeakError: when `check_leaks` finds something.
+
+    Example:
+        >>> import tempfile
+        >>> from tfrec_feedback.data.sources import load_source
+        >>> log = load_source("simulated", num_users=20, num_items=30, num_days=2)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     manifest = prepare(log, folder, history_length=10)
+        >>> list(manifest.splits)
+        ['train', 'validation', 'test']
+    """
+    output, report = Path(output), progress or (lambda stage, done, total: None)
+    check_output(output, overwrite)
+    events, lag_ms = source.events, lag_milliseconds(lag_seconds)
+    report("requests", 0, len(events))
+    table = group_requests(events, fractions)
+    report("requests", len(events), len(events))
+    schema, tokens = _describe(source, table, schema, history_length, min_count)
+    if check_leaks:
+        _check_inputs(source, table, schema)
+    report("histories", 0, len(events))
+    histories = _histories(events, table, schema, lag_ms)
+    report("histories", len(events), len(events))
+    report("encoding", 0, len(events))
+    encoder = RecordEncoder(schema, events, table, histories)
+    report("encoding", len(events), len(events))
+
+    output.mkdir(parents=True, exist_ok=True)
+    clean_folder(output)
+    tasks = plan_shards(table, seed=seed, shards=shards)
+    report("writing", 0, len(table))
+    written = write_shards(
+        output, tasks, encoder, workers, lambda done: report("writing", done, len(table))
+    )
+    write_vocabularies(output, tokens)
+    schema.to_json(output / SCHEMA_FILE)
+    if source.truth is not None:
+        _write_truth(output, source)
+    options: dict[str, OptionValue] = {
+        **source.settings,
+        "history_length": history_length,
+        "lag_seconds": float(lag_seconds),
+        "split_fractions": None if "split" in events else list(fractions),
+        "min_count": min_count,
+        "seed": seed,
+    }
+    splits = {}
+    for name in SPLITS:
+        of_split = [s for task, s in zip(tasks, written, strict=True) if task.split == name]
+        splits[name] = _split(events, table, name, of_split)
+    manifest = Manifest(
+        directory=output,
+        source=source.name,
+        fingerprint=fingerprint(source, options, schema, tokens),
+        options=options,
+        report=source.report,
+        splits=splits,
+    )
+    if check_leaks:
+        _check_written(manifest, schema, report)
+    save_manifest(manifest, output)
+    return manifest
+
+
+def check_output(output: Path, overwrite: bool) -> None:
+    """Raises `FileExistsError` when a folder holds prepared data that is not to be replaced."""
+    if (output / MANIFEST_FILE).exists() and not overwrite:
+        raise FileExistsError(
+            f"{output} already holds prepared data. Use another folder, or `--overwrite`."
+        )
+
+
+def _describe(
+    source: Source,
+    table: RequestTable,
+    schema: Schema | None,
+    history_length: int,
+    min_count: int,
+) -> tuple[Schema, dict[str, Tokens]]:
+    train_rows = table.rows_of("train")
+    if schema is None:
+        schema = infer_schema(source, train_rows, history_length)
+    check_schema(schema, source)
+    return fill_vocabularies(schema, source.events, train_rows, min_count)
+
+
+def _histories(
+    events: pd.DataFrame, table: RequestTable, schema: Schema, lag_ms: int
+) -> dict[str, HistorySlices]:
+    return build_histories(
+        table.event_user,
+        events["timestamp"].to_numpy(),
+        feedback_kinds(events),
+        table.user,
+        table.timestamp,
+        max_lengths={history.name: history.max_length for history in schema.histories},
+        lag_ms=lag_ms,
+    )
+
+
+def _split(events: pd.DataFrame, table: RequestTable, name: str, shards: list[Shard]) -> Split:
+    requests, rows = table.requests_of(name), table.rows_of(name)
+    kinds = feedback_kinds(events)
+    feedback = {flag: int(events[flag].to_numpy()[rows].sum()) for flag in FLAGS}
+    sizes = np.bincount(table.num_candidates[requests])
+    times = table.timestamp[requests]
+    return Split(
+        shards=shards,
+        requests=len(requests),
+        candidates=len(rows),
+        feedback={**feedback, "unclick": int(kinds["unclick"][rows].sum())},
+        first_timestamp=int(times[0]) if len(times) else None,
+        last_timestamp=int(times[-1]) if len(times) else None,
+        candidates_histogram={n: c for n, c in enumerate(sizes.tolist()) if c},
+    )
+
+
+def _check_inputs(source: Source, table: RequestTable, schema: Schema) -> None:
+    found = leaks.check_names(schema, source.post_exposure)
+    found += leaks.check_statistics(schema, source.events, table.rows_of("train"))
+    if found:
+        raise leaks.LeakError(found)
+
+
+def _check_written(manifest: Manifest, schema: Schema, report: Progress) -> None:
+    total = sum(split.requests for split in manifest.splits.values())
+    report("leak check", 0, total)
+    found = leaks.check_records(manifest, schema)
+    if found:
+        raise leaks.LeakError(found)
+    report("leak check", total, total)
+
+
+def _write_truth(output: Path, source: Source) -> None:
+    """Writes the truth of a simulated log with the columns that identify its rows."""
+    if source.truth is None or len(source.truth) != len(source.events):
+        raise EventLogError("The truth of a simulated log must have one row an event.")
+    keys = [c for c in ("request_id", "user_id", "item_id", "timestamp") if c in source.events]
+    truth = source.truth.drop(columns=[c for c in keys if c in source.truth])
+    pd.concat([source.events[keys], truth], axis=1).to_parquet(output / TRUTH_FILE, index=False)
+
+
+def fingerprint(
+    source: Source,
+    options: Mapping[str, OptionValue],
+    schema: Schema,
+    tokens: Mapping[str, Tokens],
+) -> str:
+    """Returns the sha256 of all that decides what is written: files, options, schema, tokens."""
+    digest = hashlib.sha256()
+    described = {"source": source.name, "options": options, "schema": schema.to_dict()}
+    digest.update(json.dumps({**described, "tokens": tokens}, sort_keys=True).encode())
+    for path in source.files:
+        with open(path, "rb") as file:
+            digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()

@@ -1,0 +1,332 @@
+"""Trains a model on prepared requests, in a folder that says everything about the run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tomli_w
+
+from tfrec_feedback.config import Config, OptimizerConfig
+from tfrec_feedback.data.dataset import check_shards, epoch_seed, request_dataset
+from tfrec_feedback.data.manifest import Manifest, write_atomically
+from tfrec_feedback.data.records import REQUEST_ID
+from tfrec_feedback.evaluation import predict, ranking_metrics
+from tfrec_feedback.models import FeedbackModel, build_model
+from tfrec_feedback.optimizers import LazyAdam
+from tfrec_feedback.schema import Schema
+
+MODEL_FILE = "model.keras"
+RUN_FILE = "run.json"
+STATE_FILE = "state.json"
+CONFIG_FILE = "config.toml"
+_BEST = "best.weights.h5"
+_PACKAGES = ("tensorflow", "tf-keras", "tensorflow-recommenders", "numpy")
+
+
+class RunError(RuntimeError):
+    """A run folder cannot be used as asked."""
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss became NaN or infinite; the message names the batch."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingResult:
+    """What a finished run gives.
+
+    Attributes:
+        model: with the weights of the best epoch.
+        history: for every epoch, its training loss and validation metrics.
+        best_epoch: counted from 0.
+        skipped_records: damaged records left out.
+    """
+
+    model: tf.keras.Model
+    history: list[dict[str, float]]
+    best_epoch: int
+    skipped_records: int
+
+
+def train(
+    config: Config,
+    manifest: Manifest,
+    run: str | Path,
+    callbacks: Sequence[tf.keras.callbacks.Callback] = (),
+) -> TrainingResult:
+    """Trains until validation stops improving, and keeps the best epoch.
+
+    The folder holds the resolved configuration, schema and vocabularies, data fingerprint and
+    package versions, TensorBoard logs, checkpoints, and at the end `model.keras`. An interrupted
+    run goes on where it stopped when it is started again with the same configuration and data;
+    with `train.deterministic` it ends with the same numbers as an uninterrupted one.
+
+    Args:
+        config: the run's configuration.
+        manifest: prepared data.
+        run: the run's folder; new, or of an interrupted run.
+        callbacks: further Keras callbacks, for example a progress display.
+
+    Returns:
+        The trained model and its history.
+
+    Raises:
+        RunError: when the folder holds a finished run, or one with other settings.
+        NonFiniteLossError: when the loss is not finite.
+        CorruptRecordError: when a record is damaged, unless `data.skip_corrupt`.
+    """
+    directory = Path(run)
+    _open_run(directory, config, manifest)
+    _seed(config)
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = _Trainer(config, manifest, directory, Path(scratch))
+        return trainer.run(callbacks)
+
+
+class _Trainer:
+    """One run: model, optimiser, data and what is known so far."""
+
+    def __init__(self, config: Config, manifest: Manifest, directory: Path, scratch: Path):
+        self.config = config
+        self.manifest = manifest
+        self.directory = directory
+        self.paths: dict[str, Any] = {"train": None, "validation": None}
+        self.skipped = 0
+        if config.data.skip_corrupt:
+            for split in self.paths:
+                self.paths[split], stats = check_shards(manifest, split, scratch=scratch)
+                listed = sum(shard.records for shard in manifest.split(split).shards)
+                self.skipped += listed - stats.records
+        schema = manifest.schema()
+        self.model = build_model(config.model.name, schema, **config.model.params())
+        self.model.compile(make_optimizer(config.optimizer))
+        self.model.optimizer.build(self.model.trainable_variables)
+        self.checkpoint = tf.train.Checkpoint(model=self.model, optimizer=self.model.optimizer)
+        self.manager = tf.train.CheckpointManager(
+            self.checkpoint, str(directory / "checkpoints"), max_to_keep=2
+        )
+        self.state: dict[str, Any] = {"epoch": 0, "batch": 0, "loss": 0.0, "history": []}
+        self._resume()
+
+    def _resume(self) -> None:
+        path = self.directory / STATE_FILE
+        if not path.is_file():
+            return
+        self.state = json.loads(path.read_text(encoding="utf-8"))
+        prefix = str(self.directory / "checkpoints" / self.state["checkpoint"])
+        self.checkpoint.restore(prefix).assert_existing_objects_matched()
+
+    def save(self, epoch: int, batch: int, loss: float) -> None:
+        """Checkpoints; the state is written last, so it never names what is not there."""
+        saved = self.manager.save()
+        self.state |= {
+            "epoch": epoch,
+            "batch": batch,
+            "loss": loss,
+            "checkpoint": Path(saved).name,
+        }
+        text = json.dumps(self.state, indent=2)
+        write_atomically(self.directory / STATE_FILE, text.encode("utf-8"))
+
+    def batches(self, epoch: int, skip: int, **options: Any) -> tf.data.Dataset:
+        """The training batches of an epoch, in its own order."""
+        return request_dataset(
+            self.manifest,
+            "train",
+            self.config.data.batch_size,
+            shuffle_seed=epoch_seed(self.config.train.seed, epoch),
+            skip_batches=skip,
+            paths=self.paths["train"],
+            encoder=self.model.encoder,
+            **options,
+        )
+
+    def run(self, callbacks: Sequence[tf.keras.callbacks.Callback]) -> TrainingResult:
+        """Trains the epochs that are left."""
+        writer = tf.summary.create_file_writer(str(self.directory / "tensorboard"))
+        with writer.as_default():
+            while self.state["epoch"] < self.config.train.epochs and not self._stopped():
+                try:
+                    self._epoch(callbacks)
+                except (tf.errors.DataLossError, tf.errors.InvalidArgumentError):
+                    # The messages of tf.data name no file: find the damaged record and say.
+                    for split in self.paths:
+                        check_shards(self.manifest, split)
+                    raise
+        return self._finish()
+
+    def _stopped(self) -> bool:
+        history = self.state["history"]
+        return len(history) > self._best_epoch() + self.config.train.patience
+
+    def _best_epoch(self) -> int:
+        monitor = self.config.train.monitor
+        values = [epoch[monitor] for epoch in self.state["history"]]
+        finite = [value if np.isfinite(value) else -np.inf for value in values]
+        return int(np.argmax(finite)) if values else 0
+
+    def _epoch(self, callbacks: Sequence[tf.keras.callbacks.Callback]) -> None:
+        epoch, batch = self.state["epoch"], self.state["batch"]
+        watch = _Watch(self, epoch, batch, self.state["loss"])
+        self.model.fit(
+            self.batches(epoch, batch),
+            initial_epoch=epoch,
+            epochs=epoch + 1,
+            callbacks=[watch, *callbacks],
+            verbose=0,
+        )
+        results = {"loss": watch.loss / max(watch.batch, 1), **self._validate()}
+        self.state["history"].append(results)
+        for name, value in results.items():
+            tf.summary.scalar(f"epoch/{name}", value, step=epoch)
+        if self._best_epoch() == epoch:
+            self.model.save_weights(self.directory / _BEST)
+        self.save(epoch + 1, 0, 0.0)
+        for callback in callbacks:
+            if hasattr(callback, "on_validation"):
+                callback.on_validation(epoch, results)
+
+    def _validate(self) -> dict[str, float]:
+        dataset = request_dataset(
+            self.manifest,
+            "validation",
+            self.config.data.batch_size,
+            paths=self.paths["validation"],
+            encoder=self.model.encoder,
+            metadata=True,
+        )
+        return ranking_metrics(predict(self.model, dataset))
+
+    def _finish(self) -> TrainingResult:
+        model = type(self.model).from_config(self.model.get_config())
+        model.build_weights()
+        model.load_weights(self.directory / _BEST)
+        temporary = self.directory / f".tmp-{MODEL_FILE}"
+        model.save(temporary, save_format="keras")
+        temporary.rename(self.directory / MODEL_FILE)
+        history, best = self.state["history"], self._best_epoch()
+        _update_run(self.directory, finished=True, best_epoch=best, history=history)
+        shutil.rmtree(self.directory / "checkpoints")
+        for name in (_BEST, STATE_FILE):
+            (self.directory / name).unlink()
+        return TrainingResult(model, history, best, self.skipped)
+
+
+class _Watch(tf.keras.callbacks.Callback):
+    """Sums the loss, stops on NaN, and checkpoints inside the epoch."""
+
+    def __init__(self, trainer: _Trainer, epoch: int, batch: int, loss: float):
+        super().__init__()
+        self._trainer = trainer
+        self._epoch = epoch
+        self.batch = batch
+        self.loss = loss
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Looks at one batch's loss."""
+        loss = float((logs or {})["total_loss"])
+        if not np.isfinite(loss):
+            raise NonFiniteLossError(self._explain(loss))
+        self.batch += 1
+        self.loss += loss
+        if self.batch % 100 == 0:
+            tf.summary.scalar("batch/loss", loss, step=self.model.optimizer.iterations)
+        if self.batch % self._trainer.config.train.checkpoint_steps == 0:
+            self._trainer.save(self._epoch, self.batch, self.loss)
+
+    def _explain(self, loss: float) -> str:
+        dataset = self._trainer.batches(self._epoch, self.batch, metadata=True)
+        identity = next(iter(dataset))[3]
+        requests = [request.decode() for request in identity[REQUEST_ID].numpy()]
+        shown = ", ".join(requests[:5]) + (", ..." if len(requests) > 5 else "")
+        return (
+            f"The loss became {loss} in epoch {self._epoch + 1}, batch {self.batch + 1} "
+            f"({len(requests)} requests: {shown}). The last checkpoint is intact. Try a smaller "
+            "optimizer.learning_rate or set optimizer.clip_norm, and look at these requests."
+        )
+
+
+def make_optimizer(config: OptimizerConfig) -> tf.keras.optimizers.Optimizer:
+    """Builds the optimiser of a configuration."""
+    options = {"learning_rate": config.learning_rate, "global_clipnorm": config.clip_norm}
+    if config.name == "adagrad":
+        start = config.initial_accumulator
+        return tf.keras.optimizers.Adagrad(initial_accumulator_value=start, **options)
+    if config.name == "adam":
+        return tf.keras.optimizers.Adam(jit_compile=False, **options)
+    return LazyAdam(**options)
+
+
+def load_run(run: str | Path) -> tuple[FeedbackModel, dict[str, Any]]:
+    """Loads the model of a finished run.
+
+    Args:
+        run: the run's folder.
+
+    Returns:
+        The model, with its vocabularies read from the folder's files, and the run's description.
+
+    Raises:
+        RunError: when there is no finished run.
+    """
+    directory = Path(run)
+    if not (directory / RUN_FILE).is_file():
+        raise RunError(f"No run in {directory}: expected the --output of pipelines.train.")
+    description = json.loads((directory / RUN_FILE).read_text(encoding="utf-8"))
+    if not description.get("finished"):
+        raise RunError(f"The run in {directory} is not finished; start pipelines.train again.")
+    model = tf.keras.models.load_model(directory / MODEL_FILE, compile=False)
+    model.schema = Schema.from_json(directory / "schema.json")
+    return model, description
+
+
+def _seed(config: Config) -> None:
+    tf.keras.utils.set_random_seed(config.train.seed)
+    if config.train.deterministic:
+        tf.config.experimental.enable_op_determinism()
+
+
+def _open_run(directory: Path, config: Config, manifest: Manifest) -> None:
+    """Creates the folder, or checks that it belongs to the same, unfinished run."""
+    described = {
+        "config": config.model_dump(mode="json"),
+        "data_fingerprint": manifest.fingerprint,
+        "versions": {name: metadata.version(name) for name in _PACKAGES},
+        "finished": False,
+    }
+    path = directory / RUN_FILE
+    if path.is_file():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        if before["finished"]:
+            raise RunError(f"{directory} holds a finished run. Choose another --output.")
+        for key in ("config", "data_fingerprint"):
+            if before[key] != described[key]:
+                raise RunError(
+                    f"{directory} holds an interrupted run with another {key}. Choose another "
+                    f"--output, or start it again as it was: {before[key]}."
+                )
+        return
+    directory.mkdir(parents=True, exist_ok=True)
+    settings = config.model_dump(mode="json", exclude_none=True)
+    (directory / CONFIG_FILE).write_text(tomli_w.dumps(settings), encoding="utf-8")
+    shutil.copy(manifest.directory / "schema.json", directory / "schema.json")
+    if (manifest.directory / "vocabularies").is_dir():
+        shutil.copytree(
+            manifest.directory / "vocabularies", directory / "vocabularies", dirs_exist_ok=True
+        )
+    write_atomically(path, json.dumps(described, indent=2).encode("utf-8"))
+
+
+def _update_run(directory: Path, **changes: Any) -> None:
+    path = directory / RUN_FILE
+    described = json.loads(path.read_text(encoding="utf-8")) | changes
+    write_atomically(path, json.dumps(described, indent=2).encode("utf-8"))
