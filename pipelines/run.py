@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -85,7 +86,7 @@ def _serve_and_score(base: Path, manifest: Manifest, console: Console) -> None:
 
 def _example_record(manifest: Manifest) -> bytes:
     """Returns the record with the most candidates among the first hundred of the test split."""
-    records: list[Any] = read_records(manifest.shard_paths("test")[0])[:100]
+    records = itertools.islice(read_records(manifest.shard_paths("test")[0]), 100)
     return max(records, key=lambda record: len(parse_record(record)["item_id"]))
 
 

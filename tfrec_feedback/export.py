@@ -44,9 +44,13 @@ class RequestScorer(tf.Module):
 
     def __init__(self, model: FeedbackModel, schema: Schema):
         super().__init__(name="request_scorer")
-        self._model = model
+        encoder = FeatureEncoder(schema)
+        # Tracked are variables and lookup tables, not Keras layers, whose metadata a server
+        # cannot use.
+        self._tracked = [model.variables, encoder.lookup_tables]
+        self._encode = lambda features: encoder(features)
+        self._logits = lambda encoded: model(encoded, training=False)
         self._schema = schema
-        self._encoder = FeatureEncoder(schema, name="serving_encoder")
         rows = {spec.name: _tensor_spec(spec) for spec in schema.row_inputs()}
         requests = {spec.name: _tensor_spec(spec) for spec in schema.inputs()}
         records = {"examples": tf.TensorSpec([None], tf.string, "examples")}
@@ -55,8 +59,8 @@ class RequestScorer(tf.Module):
         self.rank_examples = tf.function(self._rank_examples, input_signature=[records])
 
     def _rank(self, features: Tensors) -> Tensors:
-        encoded = self._encoder(features)
-        logits = self._model(encoded, training=False)
+        encoded = self._encode(features)
+        logits = self._logits(encoded)
         width = tf.shape(encoded["candidate_rows"])[1]
         valid = tf.sequence_mask(encoded["num_candidates"], width)
         return {task: tf.where(valid, tf.sigmoid(x), 0.0) for task, x in logits.items()}

@@ -64,7 +64,7 @@ class FeatureEncoder(tf.keras.layers.Layer):
         super().__init__(trainable=False, **kwargs)
         self.schema = schema
         self._offsets = table_offsets(schema)
-        self._lookups = {
+        self.lookup_tables = {
             name: _lookup_table(schema, name)
             for name, feature in schema.tables.items()
             if isinstance(feature.encoding, Vocabulary)
@@ -125,7 +125,7 @@ class FeatureEncoder(tf.keras.layers.Layer):
     def _rows(self, feature: Feature, values: tf.Tensor) -> tf.Tensor:
         encoding = feature.encoding
         if isinstance(encoding, Vocabulary):
-            index = self._lookups[feature.table].lookup(values) + FIRST_ROW
+            index = self.lookup_tables[feature.table].lookup(values) + FIRST_ROW
         elif isinstance(encoding, Hashing):
             text = values if values.dtype == tf.string else tf.strings.as_string(values)
             index = tf.strings.to_hash_bucket_fast(text, encoding.size) + FIRST_ROW
