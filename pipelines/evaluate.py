@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,19 +17,28 @@ from tfrec_feedback.data.manifest import load_manifest
 def main(
     run: Annotated[Path, typer.Option(help="Run folder of pipelines.train.")],
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
-    data: Annotated[Path | None, typer.Option(help="Prepared data; default: the run's own.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Prepared data; default: the run's own.")
+    ] = None,
+    skip_corrupt: Annotated[
+        bool, typer.Option("--skip-corrupt", help="Skip and count damaged records.")
+    ] = False,
 ) -> None:
     """Prints a table of metrics with intervals, and writes it to RUN/evaluation.json."""
     with reported_errors():
         console = Console()
-        report = evaluate_with_progress(run, split, console, data)
+        report = evaluate_with_progress(run, split, console, data, skip_corrupt)
         console.print(metrics_table(report, f"{run}, {split}"))
         console.print(slices_table(report))
         console.print(f"Written to {run / 'evaluation.json'}", soft_wrap=True)
 
 
 def evaluate_with_progress(
-    run: Path, split: str, console: Console, data: Path | None = None
+    run: Path,
+    split: str,
+    console: Console,
+    data: Path | None = None,
+    skip_corrupt: bool = False,
 ) -> dict[str, Any]:
     """Evaluates a run and writes `evaluation.json` into its folder.
 
@@ -37,11 +47,12 @@ def evaluate_with_progress(
         split: name of the split.
         console: where to print.
         data: prepared data, if not the run's own.
+        skip_corrupt: skips and counts damaged records, as a run trained that way always does.
 
     Returns:
         The report of `tfrec_feedback.evaluation.evaluate`.
     """
-    from tfrec_feedback.data.dataset import request_dataset
+    from tfrec_feedback.data.dataset import check_shards, naming_damage, request_dataset
     from tfrec_feedback.evaluation import evaluate, predict
     from tfrec_feedback.training import load_run
 
@@ -50,12 +61,25 @@ def evaluate_with_progress(
     manifest = load_manifest(data or settings["directory"])
     if manifest.fingerprint != description["data_fingerprint"]:
         console.print("[yellow]These are not the data the run was trained on.[/yellow]")
-    dataset = request_dataset(
-        manifest, split, settings["batch_size"], encoder=model.encoder, metadata=True
-    )
-    with progress_bar(console) as progress:
-        task = progress.add_task("scoring", total=manifest.split(split).requests, status="")
-        scored = predict(model, dataset, lambda n: progress.update(task, advance=n))
+    total, paths = manifest.split(split).requests, None
+    with tempfile.TemporaryDirectory() as scratch, progress_bar(console) as progress:
+        if skip_corrupt or settings["skip_corrupt"]:
+            paths, found = check_shards(manifest, split, scratch=Path(scratch))
+            if total > found.records:
+                skipped = f"{total - found.records:,} damaged records skipped."
+                console.print(f"[yellow]{skipped}[/yellow]")
+            total = found.records
+        dataset = request_dataset(
+            manifest,
+            split,
+            settings["batch_size"],
+            encoder=model.encoder,
+            metadata=True,
+            paths=paths,
+        )
+        task = progress.add_task("scoring", total=total, status="")
+        with naming_damage(manifest, split):
+            scored = predict(model, dataset, lambda n: progress.update(task, advance=n))
         progress.update(task, status="computing intervals ...")
         report = {"split": split, "data": manifest.source, **evaluate(scored)}
         progress.update(task, status="")

@@ -21,6 +21,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from pipelines.console import fail
 from tfrec_feedback.data.manifest import Manifest
 from tfrec_feedback.data.prepare import check_output, prepare
 from tfrec_feedback.data.sources import SOURCES, load_source
@@ -114,8 +115,7 @@ def main(  # noqa: PLR0913 - one parameter an option
                 progress=stages,
             )
     except (ValueError, OSError) as error:
-        Console(stderr=True).print(f"[red]Error:[/red] {escape(str(error))}", soft_wrap=True)
-        raise typer.Exit(1) from error
+        fail(error)
     _summarise(console, manifest, stages.seconds)
 
 

@@ -7,6 +7,7 @@ import itertools
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -15,14 +16,12 @@ from rich.console import Console
 
 from pipelines.console import metrics_table, reported_errors
 from pipelines.evaluate import evaluate_with_progress
-from pipelines.score import ranking_table
-from pipelines.train import load_or_simulate, train_with_progress
+from pipelines.score import ranking_table, readable, record_labels
+from pipelines.train import SIMULATED, load_or_simulate, train_with_progress
 from serving.client import FeedbackClient
-from serving.records import parse_record, read_records
+from serving.records import num_candidates, parse_record, read_records
 from tfrec_feedback.config import load_config
 from tfrec_feedback.data.manifest import Manifest
-
-MODEL_NAME = "dfn"
 
 
 def main(
@@ -35,7 +34,7 @@ def main(
     """Prepares, trains, evaluates, publishes, serves and scores: DFN on a simulated log."""
     console = Console()
     with reported_errors():
-        resolved = load_config(config, set or [])
+        resolved = load_config(config or SIMULATED, set or [])
         console.rule("1. Prepare: raw log to requests")
         manifest = load_or_simulate(resolved.data.directory, console)
         console.print(_describe(manifest))
@@ -49,10 +48,10 @@ def main(
         console.rule("4. Publish")
         from tfrec_feedback.export import export_run
 
-        base = models / resolved.model.name
-        console.print(f"Published {export_run(run, base)}", soft_wrap=True)
+        published = export_run(run, models / resolved.model.name)
+        console.print(f"Published {published}", soft_wrap=True)
         console.rule("5. Serve, and score one request over gRPC")
-        _serve_and_score(base, manifest, console)
+        _serve_and_score(published, manifest, console)
 
 
 def _describe(manifest: Manifest) -> str:
@@ -63,31 +62,35 @@ def _describe(manifest: Manifest) -> str:
     return f"{manifest.directory} ({manifest.source}): " + ", ".join(parts)
 
 
-def _serve_and_score(base: Path, manifest: Manifest, console: Console) -> None:
+def _serve_and_score(published: Path, manifest: Manifest, console: Console) -> None:
     """Starts the embedded server, ranks the longest of the first test requests, stops it."""
+    base, model = published.parent, published.parent.name
     command = [sys.executable, "-m", "serving.server", "--model-base-path", str(base)]
-    command += ["--model-name", MODEL_NAME, "--port", "0"]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        line = server.stdout.readline() if server.stdout else ""
-        if not line:
-            raise RuntimeError(f"The server did not start: {server.communicate()[1]}")
-        target = json.loads(line)["target"]
-        record = _example_record(manifest)
-        with FeedbackClient(target, MODEL_NAME) as client:
-            (scores,) = client.rank_examples([record])
-        features = parse_record(record)
-        user, items = features["user_key"][0].decode(), list(features["item_id"])
-        console.print(ranking_table(items, scores, title=f"user {user} at {target}"))
-    finally:
-        server.terminate()
-        server.wait(timeout=60)
+    command += ["--version", published.name, "--model-name", model, "--port", "0"]
+    with tempfile.TemporaryFile("w+") as log:
+        server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        try:
+            line = server.stdout.readline() if server.stdout else ""
+            if not line:
+                log.seek(0)
+                raise RuntimeError(f"The server did not start: {log.read().strip()}")
+            target = json.loads(line)["target"]
+            record = _example_record(manifest)
+            with FeedbackClient(target, model, timeout=30.0) as client:
+                (scores,) = client.rank_examples([record])
+            user = readable(parse_record(record)["user_key"][0])
+            console.print(
+                ranking_table(record_labels(record), scores, title=f"user {user} at {target}")
+            )
+        finally:
+            server.terminate()
+            server.wait(timeout=60)
 
 
 def _example_record(manifest: Manifest) -> bytes:
     """Returns the record with the most candidates among the first hundred of the test split."""
     records = itertools.islice(read_records(manifest.shard_paths("test")[0]), 100)
-    return max(records, key=lambda record: len(parse_record(record)["item_id"]))
+    return max(records, key=num_candidates)
 
 
 if __name__ == "__main__":

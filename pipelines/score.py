@@ -85,13 +85,14 @@ def ranking(candidates: Candidates, scores: Scores, top: int | None = None) -> l
     first = scores["ctr"] if "ctr" in scores else next(iter(scores.values()))
     order = np.argsort(-np.asarray(first), kind="stable")[:top]
     return [
-        {"rank": rank, "candidate": _readable(labels[n])}
+        {"rank": rank, "candidate": readable(labels[n])}
         | {task: float(values[n]) for task, values in scores.items()}
         for rank, n in enumerate(order.tolist(), 1)
     ]
 
 
-def _readable(label: Any) -> Any:
+def readable(label: Any) -> Any:
+    """Returns text where bytes stand for it."""
     return label.decode("utf-8", "replace") if isinstance(label, bytes) else label
 
 
@@ -117,7 +118,7 @@ def ranking_table(
     return table
 
 
-def _record_labels(record: bytes, index: int) -> list[Any]:
+def record_labels(record: bytes, index: int = 0) -> list[Any]:
     """Returns the `item_id`s of a record where it has one a candidate, else their positions."""
     count = num_candidates(record, index)
     items: list[Any] = list(parse_record(record, index).get("item_id", []))
@@ -129,7 +130,7 @@ def _score(client: FeedbackClient, path: Path) -> list[tuple[Candidates, Scores]
         records = list(read_records(path))
         if not records:
             raise RequestError(f"{path} holds no requests.")
-        labels: list[Candidates] = [_record_labels(r, index) for index, r in enumerate(records)]
+        labels: list[Candidates] = [record_labels(r, index) for index, r in enumerate(records)]
         return list(zip(labels, client.rank_examples(records), strict=True))
     requests = load_requests(path)
     scores = client.rank_many(requests)

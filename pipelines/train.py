@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,12 +17,17 @@ from tfrec_feedback.data.manifest import MANIFEST_FILE, Manifest, load_manifest
 if TYPE_CHECKING:
     from tfrec_feedback.training import TrainingResult
 
+SIMULATED = Path(__file__).parent / "configs" / "simulated.toml"
+"""Configuration of the simulated log, the default of `train` and `run`."""
+
 
 def main(
     config: Annotated[Path | None, typer.Option(help="TOML file; see pipelines/configs.")] = None,
     data: Annotated[Path | None, typer.Option(help="Prepared data (data.directory).")] = None,
     model: Annotated[str | None, typer.Option(help="Model name (model.name).")] = None,
-    output: Annotated[Path | None, typer.Option(help="Run folder; default runs/MODEL-TIME.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Run folder; default: runs/MODEL-TIME.")
+    ] = None,
     set: Annotated[
         list[str] | None, typer.Option(help="Override, e.g. train.epochs=2; repeatable.")
     ] = None,
@@ -38,10 +44,12 @@ def main(
     """
     with reported_errors():
         overrides = [*(set or [])]
-        overrides += [f"data.directory={data}"] if data else []
-        overrides += [f"model.name={model}"] if model else []
+        overrides += [f"data.directory={_quoted(data)}"] if data else []
+        overrides += [f"model.name={_quoted(model)}"] if model else []
         overrides += ["train.deterministic=true"] if deterministic else []
         overrides += ["data.skip_corrupt=true"] if skip_corrupt else []
+        if config is None and data is None:
+            config = SIMULATED
         resolved = load_config(config, overrides)
         console = Console()
         manifest = load_or_simulate(resolved.data.directory, console)
@@ -94,8 +102,10 @@ def train_with_progress(
                 progress.update(self._task, completed=total, status="validating ...")
 
             def on_validation(self, epoch: int, results: dict[str, float]) -> None:
+                # A line of its own: beside the bar it would push the bar off a narrow screen.
                 parts = [f"{name} {value:.4f}" for name, value in results.items()]
-                progress.update(self._task, status="  ".join(parts))
+                progress.update(self._task, status="")
+                console.print(f"epoch {epoch + 1}: {', '.join(parts)}", soft_wrap=True)
 
         result = train(config, manifest, run, callbacks=[Display()])
     if result.skipped_records:
@@ -107,6 +117,11 @@ def train_with_progress(
         soft_wrap=True,
     )
     return result
+
+
+def _quoted(text: object) -> str:
+    """Returns TOML text: a folder called 2024-01-01 would be read as a date."""
+    return json.dumps(str(text), ensure_ascii=False)
 
 
 def _now() -> str:

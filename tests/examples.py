@@ -3,6 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
+from tfrec_feedback.data.protobuf import encode_example
 from tfrec_feedback.requests import encode_requests
 from tfrec_feedback.schema import (
     Buckets,
@@ -62,6 +63,35 @@ def tensors(schema, requests):
         name: tf.constant(value, tf.string if value.dtype == object else None)
         for name, value in encode_requests(schema, requests).items()
     }
+
+
+def request_record(schema, request, **more):
+    """A request as its record: nothing is padded. `more` are further `(dtype, values)`."""
+    batch = encode_requests(schema, [request])
+    features = {}
+    for spec in schema.inputs():
+        values = batch[spec.name][0]
+        if "N" in spec.axes:
+            values = values[: batch["num_candidates"][0]]
+        if "T" in spec.axes:
+            values = values[: batch[schema.history(spec.sequence).length][0]]
+        features[spec.name] = (spec.dtype, np.ravel(values).tolist())
+    return encode_example({**features, **more})
+
+
+def labelled_record(schema, request, labels, request_id="request"):
+    """A record as training reads it; `labels` holds `[N]` flags by feedback."""
+    count = len(request["candidates"]["item_id"])
+    flags = {f"label_{flag}": ("int64", labels.get(flag, [0] * count)) for flag in schema.feedbacks}
+    return request_record(
+        schema,
+        request,
+        sample_weight=("float32", [1.0] * count),
+        request_id=("string", [request_id]),
+        user_key=("string", ["user"]),
+        timestamp=("int64", [0]),
+        **flags,
+    )
 
 
 def random_batch(schema, num_requests=4, seed=0, **options):

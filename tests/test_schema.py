@@ -224,7 +224,7 @@ ENCODINGS = st.one_of(
     st.integers(1, 9).map(Identity),
     st.builds(Hashing, st.integers(1, 9), st.sampled_from(["string", "int64"])),
     st.lists(st.floats(-9, 9), min_size=1, unique=True).map(lambda b: Buckets(tuple(sorted(b)))),
-    st.lists(st.text("abé\\\"'", max_size=3), max_size=3, unique=True).map(
+    st.lists(st.text("abé\\\"'", max_size=3), min_size=1, max_size=3, unique=True).map(
         lambda tokens: Vocabulary(tokens=tuple(tokens))
     ),
     st.builds(lambda size: Vocabulary(file="v/x.txt", size=size), st.integers(1, 9)),
@@ -346,3 +346,40 @@ def test_the_schema_needs_neither_tensorflow_nor_numpy():
     heavy = "{'tensorflow', 'numpy'} & {*sys.modules}"
     code = f"import sys, tfrec_feedback.schema; sys.exit(bool({heavy}))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_features_and_histories_can_be_left_out():
+    item, author = Feature("item_id", Identity(3)), Feature("item_author", Identity(2))
+    histories = [FeedbackSequence(n, ("item_id", "item_author")) for n in ("click", "like")]
+    schema = Schema((Feature("hour", Identity(24)),), (item, author), histories)
+    smaller = schema.without(["hour", "item_author", "like"])
+    assert [spec.name for spec in smaller.inputs()] == [
+        "item_id", "num_candidates", "click_item_id", "click_length",
+    ]  # fmt: skip
+    with pytest.raises(SchemaError, match="Did you mean 'item_author'"):
+        schema.without(["item_autor"])
+
+
+@pytest.mark.parametrize("encoding", [5, "identity", None])
+def test_an_encoding_that_is_no_object_is_refused(encoding):
+    with pytest.raises(SchemaError, match="expected encoding to be a JSON object"):
+        Schema.from_dict({"candidate": [{"name": "item_id", "encoding": encoding}]})
+
+
+def test_a_vocabulary_file_of_integers_must_hold_integers(tmp_path):
+    (tmp_path / "items.txt").write_text("7\nseven\n")
+    encoding = Vocabulary(dtype="int64", file="items.txt", size=2)
+    schema = Schema((), (Feature("item_id", encoding),), directory=tmp_path)
+    with pytest.raises(SchemaError, match="items.txt .* one integer a line"):
+        schema.vocabulary("item_id")
+
+
+@pytest.mark.parametrize("boundaries", [(float("nan"),), (0.0, float("inf")), ()])
+def test_bucket_boundaries_must_be_finite_numbers(boundaries):
+    with pytest.raises(SchemaError, match="finite numbers"):
+        Buckets(boundaries)
+
+
+def test_an_empty_vocabulary_is_refused():
+    with pytest.raises(SchemaError, match="at least one"):
+        Vocabulary(tokens=())

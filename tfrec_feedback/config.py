@@ -29,11 +29,13 @@ class DataConfig(_Section):
     Attributes:
         directory: prepared data (`python -m pipelines.prepare`).
         batch_size: requests a batch.
+        drop: features and histories that the model does not get.
         skip_corrupt: skips and counts damaged records instead of stopping.
     """
 
     directory: str = "data/simulated"
-    batch_size: int = Field(256, ge=1)
+    batch_size: int = Field(default=256, ge=1)
+    drop: list[str] = Field(default_factory=list)
     skip_corrupt: bool = False
 
 
@@ -55,14 +57,16 @@ class OptimizerConfig(_Section):
     Attributes:
         name: `lazy_adam` (rows of the batch only), `adam` (every row), or `adagrad`.
         learning_rate: step size.
+        row_scale: factor on the learning rate of embedding rows (`lazy_adam`).
         clip_norm: global norm that gradients are clipped to; None does not clip.
         initial_accumulator: start of Adagrad's sums of squares.
     """
 
     name: Literal["lazy_adam", "adam", "adagrad"] = "lazy_adam"
-    learning_rate: float = Field(1e-3, gt=0)
-    clip_norm: float | None = Field(None, gt=0)
-    initial_accumulator: float = Field(0.1, ge=0)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    row_scale: float = Field(default=1.0, gt=0)
+    clip_norm: float | None = Field(default=None, gt=0)
+    initial_accumulator: float = Field(default=0.1, ge=0)
 
 
 class TrainConfig(_Section):
@@ -77,11 +81,11 @@ class TrainConfig(_Section):
         deterministic: same numbers in every run and across an interruption, slower.
     """
 
-    epochs: int = Field(5, ge=1)
-    seed: int = Field(0, ge=0)
+    epochs: int = Field(default=5, ge=1)
+    seed: int = Field(default=0, ge=0)
     monitor: Literal["ctr_auc", "ctr_gauc", "dislike_auc"] = "ctr_auc"
-    patience: int = Field(1, ge=1)
-    checkpoint_steps: int = Field(500, ge=1)
+    patience: int = Field(default=1, ge=1)
+    checkpoint_steps: int = Field(default=500, ge=1)
     deterministic: bool = False
 
 

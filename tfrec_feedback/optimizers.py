@@ -17,11 +17,16 @@ class LazyAdam(tf.keras.optimizers.Adam):
     while the row is unseen. One optimiser serves all weights, is saved and restored like any
     Keras optimiser, and is exactly Adam wherever gradients are dense.
 
+    Adam goes on moving a row for many steps after the batch that touched it, about ten times the
+    one step it takes here; `row_scale` makes up for that, so that embeddings keep pace with dense
+    weights at the same learning rate.
+
     Args:
         learning_rate: step size, or a Keras schedule.
         beta_1: decay of the first moment.
         beta_2: decay of the second moment.
         epsilon: added to the root of the second moment.
+        row_scale: factor on the learning rate of sparse gradients.
         **kwargs: further arguments of `tf.keras.optimizers.Adam`.
 
     Reference: Kingma & Ba, 2015, algorithm 1, applied by rows.
@@ -33,12 +38,14 @@ class LazyAdam(tf.keras.optimizers.Adam):
         beta_1: float = 0.9,
         beta_2: float = 0.999,
         epsilon: float = 1e-7,
+        row_scale: float = 1.0,
         **kwargs: Any,
     ):
         kwargs = {"name": "LazyAdam", **kwargs, "jit_compile": False}
         if kwargs.get("amsgrad"):
             raise ValueError("LazyAdam has no amsgrad variant; use tf.keras.optimizers.Adam.")
         super().__init__(learning_rate, beta_1, beta_2, epsilon, **kwargs)
+        self.row_scale = row_scale
 
     def update_step(self, gradient: Any, variable: tf.Variable) -> None:
         """Applies one gradient; a sparse one reaches its own rows only."""
@@ -49,7 +56,7 @@ class LazyAdam(tf.keras.optimizers.Adam):
         first, second = self._momentums[index], self._velocities[index]
         step = tf.cast(self.iterations + 1, variable.dtype)
         correction = tf.sqrt(1.0 - tf.pow(self.beta_2, step)) / (1.0 - tf.pow(self.beta_1, step))
-        rate = tf.cast(self.learning_rate, variable.dtype) * correction
+        rate = tf.cast(self.learning_rate, variable.dtype) * self.row_scale * correction
         # Keras has already summed repeated rows, so every row is written once.
         rows, values = gradient.indices, gradient.values
         m = self.beta_1 * tf.gather(first, rows) + (1.0 - self.beta_1) * values
@@ -58,3 +65,7 @@ class LazyAdam(tf.keras.optimizers.Adam):
         second.scatter_update(tf.IndexedSlices(v, rows))
         change = rate * m / (tf.sqrt(v) + self.epsilon)
         variable.scatter_sub(tf.IndexedSlices(change, rows))
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor arguments."""
+        return {**super().get_config(), "row_scale": self.row_scale}

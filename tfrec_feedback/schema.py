@@ -23,144 +23,46 @@ Example:
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-PADDING_ROW = 0
-"""Embedding row of padded positions: masked at lookup and never trained."""
-UNKNOWN_ROW = 1
-"""Embedding row of values outside the vocabulary."""
-FIRST_ROW = 2
-"""Embedding row of the first known value."""
+from tfrec_feedback.encodings import (
+    ENCODINGS,
+    FIRST_ROW,
+    PADDING_ROW,
+    UNKNOWN_ROW,
+    Buckets,
+    Encoding,
+    Hashing,
+    Identity,
+    SchemaError,
+    Vocabulary,
+    check_name,
+    check_positive,
+    suggest,
+)
 
-_NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
+__all__ = [
+    "FIRST_ROW",
+    "PADDING_ROW",
+    "UNKNOWN_ROW",
+    "Buckets",
+    "Encoding",
+    "Feature",
+    "FeedbackSequence",
+    "Hashing",
+    "Identity",
+    "InputSpec",
+    "Schema",
+    "SchemaError",
+    "Task",
+    "Vocabulary",
+    "suggest",
+]
+
 _FORMAT_VERSION = 1
-
-
-class SchemaError(ValueError):
-    """A schema, or something checked against it, is not as it should be."""
-
-
-def _check_name(kind: str, name: object) -> None:
-    if not isinstance(name, str) or not _NAME.match(name):
-        raise SchemaError(
-            f"{kind} name {name!r} is not usable: expected lower-case letters, digits and "
-            "underscores, starting with a letter (it becomes a tensor name)."
-        )
-
-
-def suggest(name: str, known: Iterable[str]) -> str:
-    """Returns ` Did you mean 'x'?` for the closest known name, or an empty string."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""
-
-
-@dataclasses.dataclass(frozen=True)
-class Vocabulary:
-    """Categorical values listed in a file (one a line) or inline; others map to one unknown row.
-
-    Attributes:
-        dtype: `"string"` or `"int64"`: type of the raw values.
-        file: path of the file, relative to the schema's own directory.
-        tokens: the values themselves, instead of a file.
-        size: number of values; taken from `tokens` when they are inline.
-    """
-
-    kind: ClassVar[str] = "vocabulary"
-    dtype: str = "string"
-    file: str | None = None
-    tokens: tuple[str | int, ...] | None = None
-    size: int = 0
-
-    def __post_init__(self) -> None:
-        if self.dtype not in ("string", "int64"):
-            raise SchemaError(f"Vocabulary dtype must be 'string' or 'int64', got {self.dtype!r}.")
-        if (self.file is None) == (self.tokens is None):
-            raise SchemaError("Vocabulary needs either `file` or `tokens`, and not both.")
-        if self.tokens is not None:
-            self._check_tokens(tuple(self.tokens))
-        elif self.size < 1:
-            raise SchemaError(f"Vocabulary {self.file!r} needs `size`, its number of lines.")
-
-    def _check_tokens(self, tokens: tuple[str | int, ...]) -> None:
-        expected = str if self.dtype == "string" else int
-        wrong = [t for t in tokens if not isinstance(t, expected) or isinstance(t, bool)]
-        if wrong:
-            raise SchemaError(
-                f"Vocabulary of dtype {self.dtype!r} holds {wrong[0]!r} "
-                f"({type(wrong[0]).__name__}); every token must be {expected.__name__}."
-            )
-        if any(isinstance(t, str) and ("\n" in t or "\r" in t) for t in tokens):
-            raise SchemaError("Vocabulary tokens must not contain line breaks.")
-        if len(set(tokens)) != len(tokens):
-            repeated = next(t for i, t in enumerate(tokens) if t in tokens[:i])
-            raise SchemaError(f"Vocabulary lists {repeated!r} more than once.")
-        object.__setattr__(self, "tokens", tokens)
-        object.__setattr__(self, "size", len(tokens))
-
-
-@dataclasses.dataclass(frozen=True)
-class Hashing:
-    """Categorical values hashed (FarmHash64 of their text) into `size` buckets."""
-
-    kind: ClassVar[str] = "hash"
-    size: int
-    dtype: str = "string"
-
-    def __post_init__(self) -> None:
-        if self.dtype not in ("string", "int64"):
-            raise SchemaError(f"Hashing dtype must be 'string' or 'int64', got {self.dtype!r}.")
-        _check_positive("Hashing size", self.size)
-
-
-@dataclasses.dataclass(frozen=True)
-class Identity:
-    """Integers in `[0, size)`; anything outside maps to the unknown row."""
-
-    kind: ClassVar[str] = "identity"
-    size: int
-    dtype: ClassVar[str] = "int64"
-
-    def __post_init__(self) -> None:
-        _check_positive("Identity size", self.size)
-
-
-@dataclasses.dataclass(frozen=True)
-class Buckets:
-    """Finite numbers cut at increasing `boundaries`; a value on a boundary belongs to the right."""
-
-    kind: ClassVar[str] = "buckets"
-    boundaries: tuple[float, ...]
-    dtype: ClassVar[str] = "float32"
-
-    def __post_init__(self) -> None:
-        boundaries = tuple(float(b) for b in self.boundaries)
-        if not boundaries or any(a >= b for a, b in zip(boundaries, boundaries[1:], strict=False)):
-            raise SchemaError(
-                f"Buckets boundaries must be one or more strictly increasing numbers, got "
-                f"{boundaries}."
-            )
-        object.__setattr__(self, "boundaries", boundaries)
-
-    @property
-    def size(self) -> int:
-        """Number of buckets."""
-        return len(self.boundaries) + 1
-
-
-Encoding = Vocabulary | Hashing | Identity | Buckets
-_ENCODINGS: dict[str, type[Encoding]] = {
-    e.kind: e for e in (Vocabulary, Hashing, Identity, Buckets)
-}
-
-
-def _check_positive(what: str, value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise SchemaError(f"{what} must be a positive integer, got {value!r}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,16 +84,16 @@ class Feature:
     max_values: int = 1
 
     def __post_init__(self) -> None:
-        _check_name("Feature", self.name)
+        check_name("Feature", self.name)
         if not isinstance(self.encoding, Encoding):
             raise SchemaError(
                 f"Feature {self.name!r}: encoding must be one of "
-                f"{[e.__name__ for e in _ENCODINGS.values()]}, got {self.encoding!r}."
+                f"{[e.__name__ for e in ENCODINGS.values()]}, got {self.encoding!r}."
             )
-        _check_positive(f"Feature {self.name!r}: max_values", self.max_values)
+        check_positive(f"Feature {self.name!r}: max_values", self.max_values)
         if not self.table:
             object.__setattr__(self, "table", self.name)
-        _check_name("Table", self.table)
+        check_name("Table", self.table)
 
     @property
     def dtype(self) -> str:
@@ -220,11 +122,11 @@ class FeedbackSequence:
     max_length: int = 30
 
     def __post_init__(self) -> None:
-        _check_name("FeedbackSequence", self.name)
+        check_name("FeedbackSequence", self.name)
         object.__setattr__(self, "features", tuple(self.features))
         if not self.features:
             raise SchemaError(f"FeedbackSequence {self.name!r} lists no candidate features.")
-        _check_positive(f"FeedbackSequence {self.name!r}: max_length", self.max_length)
+        check_positive(f"FeedbackSequence {self.name!r}: max_length", self.max_length)
 
     @property
     def length(self) -> str:
@@ -245,13 +147,13 @@ class Task:
     negative: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _check_name("Task", self.name)
+        check_name("Task", self.name)
         object.__setattr__(self, "positive", tuple(self.positive))
         object.__setattr__(self, "negative", tuple(self.negative))
         if not self.positive:
             raise SchemaError(f"Task {self.name!r} lists no positive feedback.")
         for flag in (*self.positive, *self.negative):
-            _check_name(f"Task {self.name!r}: feedback", flag)
+            check_name(f"Task {self.name!r}: feedback", flag)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -433,7 +335,12 @@ class Schema:
             )
         if encoding.dtype == "string":
             return tuple(lines)
-        return tuple(int(line) for line in lines)
+        try:
+            return tuple(int(line) for line in lines)
+        except ValueError as error:
+            raise SchemaError(
+                f"Vocabulary file {path} of table {table!r} must hold one integer a line: {error}."
+            ) from error
 
     def vocabulary_path(self, table: str) -> Path:
         """Returns the path of a table's vocabulary file, or raises when it is missing."""
@@ -448,6 +355,30 @@ class Schema:
                 "the whole folder, or pass the schema its `directory`."
             )
         return path
+
+    def without(self, names: Iterable[str]) -> Schema:
+        """Returns the schema without some features or histories; records need no change.
+
+        Args:
+            names: context or candidate features (left out of every history as well), histories.
+        """
+        dropped = set(names)
+        known = [f.name for f in self.features] + [h.name for h in self.histories]
+        for name in sorted(dropped - set(known)):
+            raise SchemaError(
+                f"Cannot leave out {name!r}: the schema has {known}.{suggest(name, known)}"
+            )
+        histories = [
+            dataclasses.replace(h, features=tuple(f for f in h.features if f not in dropped))
+            for h in self.histories
+            if h.name not in dropped
+        ]
+        return dataclasses.replace(
+            self,
+            context=tuple(f for f in self.context if f.name not in dropped),
+            candidate=tuple(f for f in self.candidate if f.name not in dropped),
+            histories=tuple(histories),
+        )
 
     def with_inline_vocabularies(self) -> Schema:
         """Returns the same schema with every vocabulary's tokens inside it, free of any file."""
@@ -572,13 +503,18 @@ def _feature_to_dict(feature: Feature) -> dict[str, Any]:
 
 def _feature_from_dict(data: Any) -> Feature:
     _check_keys("Feature", data, {"name", "encoding", "table", "max_values"}, {"name", "encoding"})
+    if not isinstance(data["encoding"], Mapping):
+        raise SchemaError(
+            f"Feature {data['name']!r}: expected encoding to be a JSON object such as "
+            f'{{"kind": "identity", "size": 24}}, got {data["encoding"]!r}.'
+        )
     encoding = dict(data["encoding"])
     kind = encoding.pop("kind", None)
-    if kind not in _ENCODINGS:
+    if kind not in ENCODINGS:
         raise SchemaError(
             f"Feature {data['name']!r}: unknown encoding kind {kind!r}; expected one of "
-            f"{sorted(_ENCODINGS)}.{suggest(str(kind), _ENCODINGS)}"
+            f"{sorted(ENCODINGS)}.{suggest(str(kind), ENCODINGS)}"
         )
     what = f"encoding of feature {data['name']!r}"
     rest = {k: v for k, v in data.items() if k != "encoding"}
-    return Feature(encoding=_from_dict(_ENCODINGS[kind], encoding, what), **rest)
+    return Feature(encoding=_from_dict(ENCODINGS[kind], encoding, what), **rest)

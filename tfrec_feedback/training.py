@@ -106,7 +106,7 @@ class _Trainer:
                 self.paths[split], stats = check_shards(manifest, split, scratch=scratch)
                 listed = sum(shard.records for shard in manifest.split(split).shards)
                 self.skipped += listed - stats.records
-        schema = manifest.schema()
+        schema = manifest.schema().without(config.data.drop)
         self.model = build_model(config.model.name, schema, **config.model.params())
         self.model.compile(make_optimizer(config.optimizer))
         self.model.optimizer.build(self.model.trainable_variables)
@@ -257,13 +257,16 @@ class _Watch(tf.keras.callbacks.Callback):
 
 def make_optimizer(config: OptimizerConfig) -> tf.keras.optimizers.Optimizer:
     """Builds the optimiser of a configuration."""
-    options = {"learning_rate": config.learning_rate, "global_clipnorm": config.clip_norm}
+    options: dict[str, Any] = {
+        "learning_rate": config.learning_rate,
+        "global_clipnorm": config.clip_norm,
+    }
     if config.name == "adagrad":
         start = config.initial_accumulator
         return tf.keras.optimizers.Adagrad(initial_accumulator_value=start, **options)
     if config.name == "adam":
         return tf.keras.optimizers.Adam(jit_compile=False, **options)
-    return LazyAdam(**options)
+    return LazyAdam(row_scale=config.row_scale, **options)
 
 
 def load_run(run: str | Path) -> tuple[FeedbackModel, dict[str, Any]]:
@@ -318,7 +321,7 @@ def _open_run(directory: Path, config: Config, manifest: Manifest) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     settings = config.model_dump(mode="json", exclude_none=True)
     (directory / CONFIG_FILE).write_text(tomli_w.dumps(settings), encoding="utf-8")
-    shutil.copy(manifest.directory / "schema.json", directory / "schema.json")
+    manifest.schema().without(config.data.drop).to_json(directory / "schema.json")
     if (manifest.directory / "vocabularies").is_dir():
         shutil.copytree(
             manifest.directory / "vocabularies", directory / "vocabularies", dirs_exist_ok=True

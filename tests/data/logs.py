@@ -7,7 +7,9 @@ import pandas as pd
 import pytest
 
 from tfrec_feedback.data.events import Source
-from tfrec_feedback.data.manifest import Report
+from tfrec_feedback.data.manifest import Manifest, Report
+from tfrec_feedback.data.prepare import prepare
+from tfrec_feedback.data.sources import load_source
 
 _ROOT = Path(__file__).parents[2]
 
@@ -21,6 +23,12 @@ def real_data(name: str) -> Path:
             pytest.fail(message)
         pytest.skip(message)
     return folder
+
+
+def prepared_simulation(folder: Path, **options) -> Manifest:
+    """Prepares a simulated log of some hundred requests into `folder`."""
+    simulation = {"num_users": 60, "num_items": 80, "num_days": 6, "seed": 1}
+    return prepare(load_source("simulated", **simulation), folder, **options)
 
 
 def small_events() -> pd.DataFrame:

@@ -16,8 +16,8 @@ SMALL = {"embedding_dim": 8, "num_heads": 2}
         ("dfn", SMALL),
         ("dfn", {**SMALL, "dislike_head": True, "attention_dim": 16, "output_bias": True}),
         ("dfn_no_feedback", SMALL),
-        ("dfn_click", SMALL),
-        ("dfn_internal", SMALL),
+        ("dfn_click", {**SMALL, "history_length_fields": True, "dropout": 0.1}),
+        ("dfn_internal", {**SMALL, "context_dropout": 0.1}),
         ("dfn_official_code", {"embedding_dim": 4}),
     ],
 )

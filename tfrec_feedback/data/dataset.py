@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ def request_dataset(
     batch_size: int,
     *,
     shuffle_seed: int | None = None,
-    encoder: Callable[[dict[str, tf.Tensor]], dict[str, tf.Tensor]] | None = None,
+    encoder: Any = None,
     metadata: bool = False,
     skip_batches: int = 0,
     paths: Sequence[Path] | None = None,
@@ -33,14 +34,16 @@ def request_dataset(
     """Reads a split in batches of whole requests.
 
     Requests of similar size are batched together (sizes up to 1, 2, 4, 8, ... candidates), so
-    that little is padded. The order is reproducible: a function of the seed alone.
+    that little is padded. The order is reproducible: a function of the seed, and of
+    `tf.random.set_seed` where that was called.
 
     Args:
         manifest: prepared data, from `load_manifest`.
         split: `"train"`, `"validation"` or `"test"`.
         batch_size: requests a batch.
         shuffle_seed: shuffles files and requests; None keeps the order of the records.
-        encoder: a model's `FeatureEncoder`, to look values up here rather than in the step.
+        encoder: a model's `FeatureEncoder`, to look values up here rather than in the step. Its
+            schema, which may leave out some of the data's features, decides what is parsed.
         metadata: adds a fourth element with `request_id`, `user_key` and `timestamp`.
         skip_batches: leaves out the first batches, before they are parsed: resumes an epoch.
         paths: reads these files instead of the split's shards.
@@ -55,7 +58,7 @@ def request_dataset(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1 request, got {batch_size}.")
-    schema = manifest.schema()
+    schema = manifest.schema() if encoder is None else encoder.schema
     files = [str(path) for path in (manifest.shard_paths(split) if paths is None else paths)]
     dataset = _serialized(files, shuffle_seed)
     dataset = _batch_by_size(dataset, manifest.split(split).candidates_histogram, batch_size)
@@ -144,6 +147,26 @@ def check_shards(
             write_records(path, records)
         paths.append(path)
     return paths, stats
+
+
+@contextlib.contextmanager
+def naming_damage(manifest: Manifest, *splits: str) -> Iterator[None]:
+    """Makes errors of reading say where: those of tf.data name no file.
+
+    Args:
+        manifest: prepared data that is read inside the `with` block.
+        *splits: which of it.
+
+    Raises:
+        CorruptRecordError: names the file, the offset and the reason, when a record is at fault;
+            other errors pass unchanged.
+    """
+    try:
+        yield
+    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError):
+        for split in splits:
+            check_shards(manifest, split)
+        raise
 
 
 def _intact(path: Path, schema: Schema, stats: ReadStats, skip: bool) -> list[bytes]:

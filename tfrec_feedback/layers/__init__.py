@@ -1,6 +1,7 @@
 """Keras layers of the feedback models, in request form: one user, his histories, N candidates."""
 
-from tfrec_feedback.layers.behaviour_embedding import BehaviourEmbedding
+from tfrec_feedback.layers.behaviour_embedding import BehaviourEmbedding, LengthEmbedding
+from tfrec_feedback.layers.dropout import ResumableDropout
 from tfrec_feedback.layers.external_feedback_interaction import ExternalFeedbackInteraction
 from tfrec_feedback.layers.feature_embedding import (
     EmbeddedRequest,
@@ -23,6 +24,8 @@ __all__ = [
     "FeatureEmbedding",
     "FeatureEncoder",
     "InternalFeedbackInteraction",
+    "LengthEmbedding",
+    "ResumableDropout",
     "WideFMDeep",
     "WideWeights",
     "bi_interaction",

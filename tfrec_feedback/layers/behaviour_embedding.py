@@ -75,3 +75,44 @@ class BehaviourEmbedding(tf.keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor arguments."""
         return {**super().get_config(), "units": self.units, "max_length": self.max_length}
+
+
+@tf.keras.utils.register_keras_serializable(package="tfrec_feedback")
+class LengthEmbedding(tf.keras.layers.Layer):
+    """One vector a history for how many events it holds: what averages cannot tell.
+
+    Args:
+        units: D, width of a vector.
+        max_length: the largest length that is told apart.
+
+    Call arguments:
+        lengths: for each feedback, integer tensor `[R]`.
+
+    Returns:
+        float tensor `[R, F, D]`, F feedbacks in the order given.
+    """
+
+    def __init__(self, units: int, max_length: int, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.units = units
+        self.max_length = max_length
+
+    def build(self, input_shape: Any) -> None:
+        """Creates one table a feedback, stacked."""
+        self.table = self.add_weight(
+            name="table",
+            shape=(len(input_shape) * (self.max_length + 1), self.units),
+            initializer=tf.keras.initializers.TruncatedNormal(stddev=0.01),
+        )
+        super().build(input_shape)
+
+    def call(self, lengths: dict[str, tf.Tensor]) -> tf.Tensor:
+        """Looks up the lengths of every feedback."""
+        stacked = tf.stack([tf.cast(length, tf.int32) for length in lengths.values()], axis=1)
+        rows = tf.clip_by_value(stacked, 0, self.max_length)
+        rows += tf.range(len(lengths)) * (self.max_length + 1)
+        return tf.gather(self.table, rows)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor arguments."""
+        return {**super().get_config(), "units": self.units, "max_length": self.max_length}

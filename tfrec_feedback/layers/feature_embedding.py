@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from tfrec_feedback.layers.dropout import ResumableDropout
 from tfrec_feedback.layers.feature_encoding import Tensors, table_offsets
 from tfrec_feedback.schema import Feature, Schema
 
@@ -36,7 +37,8 @@ class FeatureEmbedding(tf.keras.layers.Layer):
         schema: what a request holds.
         embedding_dim: D, width of every field.
         histories: names of the histories to look up; default: all of the schema.
-        dropout: share of context and candidate field vectors dropped as a whole while training.
+        context_dropout: share of context field vectors dropped as a whole while training: keeps
+            the model from recognising the users it has seen.
 
     Call arguments:
         encoded: output of `FeatureEncoder`: `<group>_rows`, `<group>_weights`. Padded candidates
@@ -54,7 +56,7 @@ class FeatureEmbedding(tf.keras.layers.Layer):
         schema: Schema,
         embedding_dim: int,
         histories: Sequence[str] | None = None,
-        dropout: float = 0.0,
+        context_dropout: float = 0.0,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -64,8 +66,8 @@ class FeatureEmbedding(tf.keras.layers.Layer):
         self.embedding_dim = embedding_dim
         every = [history.name for history in schema.histories]
         self.histories = every if histories is None else list(histories)
-        self.dropout = dropout
-        self._dropout = tf.keras.layers.Dropout(dropout) if dropout else None
+        self.context_dropout = context_dropout
+        self._context_dropout = ResumableDropout(context_dropout)
 
     def build(self, input_shape: Any) -> None:
         """Creates the stacked table."""
@@ -81,9 +83,8 @@ class FeatureEmbedding(tf.keras.layers.Layer):
         """Looks up the vectors of encoded requests."""
         context = self._lookup("context", self.schema.context, encoded)
         candidates = self._lookup("candidate", self.schema.candidate, encoded)
-        if self._dropout is not None:
-            context *= self._dropout(tf.ones_like(context[..., :1]), training=training)
-            candidates *= self._dropout(tf.ones_like(candidates[..., :1]), training=training)
+        kept = self._context_dropout(tf.ones_like(context[..., :1]), training=training)
+        context *= kept
         histories = {name: self._history(name, encoded) for name in self.histories}
         return EmbeddedRequest(context, candidates, histories)
 
@@ -117,7 +118,7 @@ class FeatureEmbedding(tf.keras.layers.Layer):
             "schema": self.schema.with_inline_vocabularies().to_dict(),
             "embedding_dim": self.embedding_dim,
             "histories": self.histories,
-            "dropout": self.dropout,
+            "context_dropout": self.context_dropout,
         }
 
     @classmethod

@@ -7,6 +7,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfrec_feedback.layers.dropout import ResumableDropout
+
 
 def bi_interaction(total: tf.Tensor, total_of_squares: tf.Tensor) -> tf.Tensor:
     """Sum of the element-wise products of all pairs of vectors, from two sums.
@@ -72,7 +74,7 @@ class WideFMDeep(tf.keras.layers.Layer):
         self.deep_units = tuple(deep_units)
         self.dropout = dropout
         self._deeper = [tf.keras.layers.Dense(units, "relu") for units in self.deep_units[1:]]
-        self._dropout = tf.keras.layers.Dropout(dropout)
+        self._dropouts = [ResumableDropout(dropout) for _ in self.deep_units]
 
     def build(self, input_shape: Any) -> None:
         """Creates the first deep layer; its first rows belong to the context's fields."""
@@ -92,9 +94,10 @@ class WideFMDeep(tf.keras.layers.Layer):
             tf.reduce_sum(tf.square(context), 1)[:, tf.newaxis]
             + tf.reduce_sum(tf.square(candidates), 2),
         )
-        deep = self._dropout(tf.nn.relu(self._first(context, candidates)), training=training)
-        for layer in self._deeper:
-            deep = self._dropout(layer(deep), training=training)
+        deep = tf.nn.relu(self._first(context, candidates))
+        deep = self._dropouts[0](deep, training=training)
+        for layer, dropout in zip(self._deeper, self._dropouts[1:], strict=True):
+            deep = dropout(layer(deep), training=training)
         num_candidates = tf.shape(candidates)[1]
         repeated = tf.repeat(wide_context[:, tf.newaxis], num_candidates, axis=1)
         return tf.concat([repeated, wide_candidates, factorized, deep], axis=-1)

@@ -12,6 +12,7 @@ from tfrec_feedback.layers import (
     ExternalFeedbackInteraction,
     FeatureEmbedding,
     InternalFeedbackInteraction,
+    LengthEmbedding,
     WideFMDeep,
     WideWeights,
 )
@@ -49,7 +50,9 @@ class DFN(FeedbackModel):
         external_score_scale: see there; None is D^-0.5.
         deep_units: widths of the deep part.
         dropout: rate in the deep part.
-        embedding_dropout: rate at which whole field vectors are dropped.
+        context_dropout: rate at which whole context fields are dropped, see `FeatureEmbedding`.
+        history_length_fields: adds the length of every history as a field. Averages cannot tell
+            how often the user clicked; off as printed, since it changes m.
         wide_bias: whether every field has a bias in the wide part.
         **options: `click_weight`, `unclick_weight`, `dislike_weight`, `dislike_head`,
             `output_bias`, `name`; see `FeedbackModel`.
@@ -75,7 +78,8 @@ class DFN(FeedbackModel):
         external_score_scale: float | None = 1.0,
         deep_units: Sequence[int] = (32, 16),
         dropout: float = 0.0,
-        embedding_dropout: float = 0.0,
+        context_dropout: float = 0.0,
+        history_length_fields: bool = False,
         wide_bias: bool = True,
         **options: Any,
     ):
@@ -94,7 +98,11 @@ class DFN(FeedbackModel):
         self.wide = WideWeights(schema, wide_bias)
         self._build_interactions(given)
         names = [history.name for history in self._histories]
-        self.embedding = FeatureEmbedding(schema, embedding_dim, names, embedding_dropout)
+        self.embedding = FeatureEmbedding(schema, embedding_dim, names, context_dropout)
+        self.length_embedding = None
+        if history_length_fields and names:
+            longest = max(history.max_length for history in self._histories)
+            self.length_embedding = LengthEmbedding(embedding_dim, longest)
         self.wide_fm_deep = WideFMDeep(deep_units, dropout)
 
     def _build_interactions(self, given: dict[str, Any]) -> None:
@@ -150,10 +158,13 @@ class DFN(FeedbackModel):
         vectors = [fields.candidates]
         if self._histories:
             vectors += self._feedback_vectors(fields, encoded)
-        candidates = tf.concat(vectors, axis=2)
+        context, candidates = fields.context, tf.concat(vectors, axis=2)
+        if self.length_embedding is not None:
+            lengths = {h.name: encoded[h.length] for h in self._histories}
+            context = tf.concat([context, self.length_embedding(lengths)], axis=1)
         wide_context, wide_candidates = self.wide(encoded)
         representation = self.wide_fm_deep(
-            (fields.context, candidates, wide_context, wide_candidates), training=training
+            (context, candidates, wide_context, wide_candidates), training=training
         )
         return self.task_logits(representation)
 

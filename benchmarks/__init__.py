@@ -1,0 +1,1 @@
+"""What the package is measured on: `python -m benchmarks --help`."""

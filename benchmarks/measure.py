@@ -1,0 +1,88 @@
+"""Timing that survives a busy machine, and reports that print as tables."""
+
+from __future__ import annotations
+
+import dataclasses
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+
+@dataclasses.dataclass
+class Report:
+    """What a benchmark found.
+
+    Attributes:
+        title: what was measured, with its sizes.
+        columns: headings.
+        rows: one value a heading; numbers are printed with three significant digits.
+        notes: what a reader needs to know to judge the numbers.
+    """
+
+    title: str
+    columns: list[str]
+    rows: list[list[Any]] = dataclasses.field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+    def table(self) -> Table:
+        """Lays the report out for a terminal."""
+        table = Table(title=self.title, caption="\n".join(self.notes) or None)
+        for index, column in enumerate(self.columns):
+            table.add_column(column, justify="right" if index else "left")
+        for row in self.rows:
+            table.add_row(*(readable(value) for value in row))
+        return table
+
+
+def readable(value: Any) -> str:
+    """Writes a number with three significant digits, anything else as text."""
+    if not isinstance(value, float):
+        return f"{value:,}" if isinstance(value, int) else str(value)
+    if abs(value) >= 100:
+        return f"{float(f'{value:.3g}'):,.0f}"
+    return f"{value:.3g}"
+
+
+def interleaved_medians(
+    variants: Mapping[str, Callable[[], Any]], repeats: int, warmup: int = 2
+) -> dict[str, float]:
+    """Times variants in turn, so that whatever else the machine does hits all of them alike.
+
+    Args:
+        variants: what to time; each call must wait for its result.
+        repeats: timed calls a variant.
+        warmup: calls a variant before, not timed.
+
+    Returns:
+        Median seconds a call, by variant.
+    """
+    for call in variants.values():
+        for _ in range(warmup):
+            call()
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    for _ in range(repeats):
+        for name, call in variants.items():
+            start = time.perf_counter()
+            call()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def peak_megabytes() -> float:
+    """Returns the peak resident memory of this process.
+
+    Linux's own counter is preferred: `getrusage` of a new process starts at its parent's peak.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        for line in status.read_text(encoding="ascii").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)

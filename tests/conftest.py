@@ -1,0 +1,41 @@
+"""One small prepared log, one run trained on it and its published version, made once a session."""
+
+import pytest
+
+from tfrec_feedback.config import load_config
+from tfrec_feedback.data.prepare import prepare
+from tfrec_feedback.data.sources import load_source
+
+TINY_RUN = [
+    "data.batch_size=32",
+    "train.epochs=1",
+    "model.embedding_dim=4",
+    "model.num_heads=1",
+    "model.deep_units=[8]",
+]
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory):
+    """Manifest of about 300 requests with 4 to 10 candidates. Do not change its files."""
+    source = load_source("simulated", num_users=60, num_items=80, num_days=6, seed=0)
+    return prepare(source, tmp_path_factory.mktemp("tiny") / "data", shards=2)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_data, tmp_path_factory):
+    """Folder of a finished run of one epoch."""
+    from tfrec_feedback.training import train
+
+    config = load_config(overrides=[f"data.directory='{tiny_data.directory}'", *TINY_RUN])
+    run = tmp_path_factory.mktemp("tiny") / "run"
+    train(config, tiny_data, run)
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny_version(tiny_run, tmp_path_factory):
+    """Folder of version 3 of the run's model."""
+    from tfrec_feedback.export import export_run
+
+    return export_run(tiny_run, tmp_path_factory.mktemp("tiny") / "models", version=3)

@@ -1,0 +1,81 @@
+import json
+import tomllib
+
+import pytest
+
+from pipelines.train import main
+from tests.pipelines.conftest import CHEAP_MODEL, failed, invoke
+
+
+def test_a_run_is_trained_and_its_folder_named(trained):
+    result, run = trained
+    assert result.exit_code == 0, result.output
+    assert f"The run is in {run}" in result.output
+    assert "Best epoch 1 by ctr_auc 0." in result.output
+    described = json.loads((run / "run.json").read_text())
+    assert described["finished"]
+    settings = tomllib.loads((run / "config.toml").read_text())
+    assert settings["model"] == {
+        "name": "dfn_no_feedback",
+        "embedding_dim": 4,
+        "deep_units": [8],
+    }
+    assert settings["train"]["epochs"] == 1
+
+
+def test_a_configuration_file_is_read_and_overridden(tmp_path):
+    path = tmp_path / "config.toml"
+    path.write_text("[train]\nepochs = 0\n")
+    result = invoke(main, "--config", path)
+    assert failed(result, "train.epochs", "greater than or equal to 1", str(path))
+    result = invoke(main, "--config", path, "--set", "train.epochs=1", "--data", tmp_path / "none")
+    assert failed(result, "none")
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--set", "train.epoch=2"], "Did you mean 'epochs'"),
+        (["--set", "epochs=2"], "expected section.key=value"),
+        (["--config", "none.toml"], "No configuration at none.toml"),
+        (["--model", "dnf"], "Unknown model 'dnf'"),
+        (["--set", "model.embeding_dim=4"], "Did you mean 'embedding_dim'"),
+    ],
+)
+def test_wrong_options_are_one_line(tiny_data, tmp_path, options, expected):
+    result = invoke(main, "--data", tiny_data.directory, "--output", tmp_path / "run", *options)
+    assert failed(result, expected)
+    assert result.stderr.count("\n") == 1
+
+
+def test_missing_data_is_one_line(tmp_path):
+    result = invoke(main, "--data", tmp_path / "none", "--output", tmp_path / "run")
+    assert failed(result, "No manifest.json in", "pipelines.prepare")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_finished_run_is_not_trained_again(trained, tiny_data):
+    _, run = trained
+    result = invoke(main, "--data", tiny_data.directory, "--output", run, *CHEAP_MODEL)
+    assert failed(result, "holds a finished run", "--output")
+
+
+def test_a_damaged_shard_is_named_with_the_offset(damaged, tmp_path):
+    folder, files = damaged
+    result = invoke(main, "--data", folder, "--output", tmp_path / "run", *CHEAP_MODEL)
+    assert failed(result, f"Corrupt TFRecord {files['train']} at byte 0")
+
+
+def test_damaged_records_are_skipped_and_counted_when_asked(damaged, tmp_path):
+    folder, _ = damaged
+    options = ["--data", folder, "--output", tmp_path / "run", "--skip-corrupt", *CHEAP_MODEL]
+    result = invoke(main, *options)
+    assert result.exit_code == 0, result.output
+    # One in the train split, one in the validation split.
+    assert "2 damaged records skipped" in result.output
+
+
+def test_a_folder_called_like_a_date_is_a_folder(data_copy):
+    assert data_copy.name == "2024-01-01"
+    result = invoke(main, "--data", data_copy, "--model", "none")
+    assert failed(result, "Unknown model 'none'")

@@ -1,0 +1,144 @@
+"""Every benchmark runs on a tiny size, and the naive DFN is the same model as the shared one."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from benchmarks import (
+    __main__,
+    dfn_training,
+    input_pipeline,
+    optimizer,
+    prepare,
+    serving,
+)
+from benchmarks.dfn_training import check_equal, encoded_batch
+from benchmarks.measure import Report, interleaved_medians, readable
+from benchmarks.naive import naive_copy, one_candidate_a_row
+from benchmarks.workload import synthetic_request, synthetic_schema
+from tfrec_feedback.models import build_model
+from tfrec_feedback.requests import encode_requests
+
+TINY_LOG = {"num_users": 30, "num_items": 40, "num_days": 3}
+
+
+@pytest.fixture(scope="module")
+def models():
+    schema = synthetic_schema(max_length=6)
+    shared = build_model("dfn", schema, embedding_dim=8, num_heads=2)
+    rng = np.random.default_rng(0)
+    # Weights of order 1: fresh ones are so small that any attention would look even.
+    shared.set_weights([rng.normal(0.0, 0.3, w.shape) for w in shared.get_weights()])
+    return schema, shared, naive_copy(shared)
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_the_naive_dfn_scores_like_the_shared_one(models, full):
+    schema, shared, naive = models
+    encoded, labels, weights = encoded_batch(schema, 8, 5, full)
+    rows, _, _ = one_candidate_a_row(encoded, labels, weights)
+    expected = shared(encoded)["ctr"].numpy().reshape(-1, 1)
+    assert np.std(expected) > 0.1
+    np.testing.assert_allclose(naive(rows)["ctr"], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_naive_dfn_learns_like_the_shared_one(models):
+    schema, shared, naive = models
+    batch = encoded_batch(schema, 8, 5, full=False)
+    gradients = []
+    for model, inputs in ((shared, batch), (naive, one_candidate_a_row(*batch))):
+        with tf.GradientTape() as tape:
+            loss = model.compute_loss(inputs, training=True)
+        found = tape.gradient(loss, model.trainable_variables)
+        gradients.append([loss, *map(tf.convert_to_tensor, found)])
+    for of_shared, of_naive in zip(*gradients, strict=True):
+        np.testing.assert_allclose(of_naive, of_shared, rtol=1e-4, atol=1e-5)
+
+
+def test_forms_that_differ_are_not_timed():
+    with pytest.raises(RuntimeError, match=r"differ by 0\.5"):
+        check_equal(tf.constant([[1.0, 2.0]]), tf.constant([[1.0], [2.5]]))
+
+
+def test_dfn_training_compares_every_size():
+    report = dfn_training.run({1: 2, 3: 2}, history_length=4, embedding_dim=4, repeats=1)
+    assert [row[:3] for row in report.rows] == [
+        ["full", 1, 2],
+        ["full", 3, 2],
+        ["random", 1, 2],
+        ["random", 3, 2],
+    ]
+    for row in report.rows:
+        assert row[-1] == pytest.approx(row[4] / row[3])
+
+
+def test_input_pipeline_splits_the_loop_into_waiting_and_stepping():
+    report = input_pipeline.run(TINY_LOG, batch_size=8, embedding_dim=4, steps=2, real=False)
+    ((log, wait, step, share, first, rate),) = report.rows
+    assert log == "simulated"
+    assert share == f"{wait / (wait + step):.1%}"
+    assert first > 0 and rate > 0
+
+
+def test_prepare_reports_rates_and_memory():
+    report = prepare.run(TINY_LOG, workers=1, training_steps=1, real=False)
+    ((log, exposures, *rates, read, peak, training),) = report.rows
+    assert log == "simulated" and exposures > 100
+    assert all(rate > 0 for rate in rates)
+    assert read <= peak < training
+
+
+def test_optimizer_compares_three_on_one_table():
+    report = optimizer.run(rows=50, width=4, touched=7, repeats=1)
+    assert [row[0] for row in report.rows] == ["LazyAdam", "Adagrad", "Adam"]
+    assert report.rows[0][2] == 1.0
+
+
+def test_serving_answers_in_every_way():
+    report = serving.run(num_candidates=3, embedding_dim=4, repeats=1)
+    assert len(report.rows) == 3
+    assert all(milliseconds > 0 for _, milliseconds, _ in report.rows)
+    (_, _, request), (_, _, rows), (_, _, grpc) = report.rows
+    assert request == grpc < rows
+
+
+def test_rows_repeat_the_user_and_not_the_candidates():
+    schema = synthetic_schema(max_length=4)
+    lengths = {"click": 2, "unclick": 1, "dislike": 0}
+    request = synthetic_request(np.random.default_rng(0), 3, lengths)
+    rows = serving.rows_of(schema, encode_requests(schema, [request]))
+    assert rows["item_id"].tolist() == request["candidates"]["item_id"]
+    assert rows["user_id"].tolist() == 3 * [request["context"]["user_id"]]
+    assert rows["click_item_id"].tolist() == 3 * [request["histories"]["click"]["item_id"]]
+
+
+def test_variants_are_timed_in_turn():
+    calls = []
+    names = {name: (lambda name=name: calls.append(name)) for name in "ab"}
+    interleaved_medians(names, repeats=2, warmup=1)
+    assert calls == ["a", "b", "a", "b", "a", "b"]
+
+
+def test_numbers_are_written_with_three_digits():
+    values = [1234.5, 99.96, 0.01234, 1200, "x"]
+    assert [readable(value) for value in values] == ["1,230", "100", "0.0123", "1,200", "x"]
+
+
+def test_the_command_writes_json(tmp_path, monkeypatch):
+    monkeypatch.setattr(optimizer, "run", lambda: Report("title", ["a"], [[1.5]]))
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "optimizer", "--json", str(tmp_path / "x")])
+    __main__.main()
+    written = json.loads((tmp_path / "x").read_text())
+    assert written == {
+        "optimizer": {"title": "title", "columns": ["a"], "rows": [[1.5]], "notes": []}
+    }
+
+
+def test_the_command_refuses_unknown_names(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "optimiser"])
+    with pytest.raises(SystemExit):
+        __main__.main()
+    assert "unknown benchmark 'optimiser'" in capsys.readouterr().err

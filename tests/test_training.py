@@ -1,0 +1,155 @@
+import json
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.data.logs import prepared_simulation
+from tfrec_feedback.config import load_config
+from tfrec_feedback.data.manifest import load_manifest
+from tfrec_feedback.data.tfrecord import CorruptRecordError
+from tfrec_feedback.training import NonFiniteLossError, RunError, load_run, make_optimizer, train
+
+# The road is the same for every model; this one is built fastest.
+SMALL = [
+    "model.name=dfn_no_feedback",
+    "model.embedding_dim=4",
+    "data.batch_size=16",
+    "train.epochs=2",
+]
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    return prepared_simulation(tmp_path_factory.mktemp("data"))
+
+
+def config(*overrides):
+    return load_config(overrides=[*SMALL, *overrides])
+
+
+class StopAt(tf.keras.callbacks.Callback):
+    """Interrupts training after some batches, as Ctrl-C does."""
+
+    def __init__(self, batches):
+        super().__init__()
+        self.left = batches
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+
+def test_a_run_keeps_the_best_epoch_and_says_everything_about_itself(manifest, tmp_path):
+    run = tmp_path / "run"
+    result = train(config("train.patience=2", "data.drop=['user_id']"), manifest, run)
+    described = json.loads((run / "run.json").read_text())
+    assert described["finished"]
+    assert described["data_fingerprint"] == manifest.fingerprint
+    assert described["versions"]["tensorflow"] == tf.__version__
+    assert described["history"] == result.history
+    values = [epoch["ctr_auc"] for epoch in result.history]
+    assert result.best_epoch == int(np.argmax(values))
+    assert load_config(run / "config.toml") == config("train.patience=2", "data.drop=['user_id']")
+    assert list((run / "tensorboard").iterdir())
+    assert not (run / "checkpoints").exists()
+    model, _ = load_run(run)
+    assert "user_id" not in [feature.name for feature in model.schema.context]
+    for ours, theirs in zip(model.get_weights(), result.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+RESUME = """
+import json, sys
+from pathlib import Path
+from tests.test_training import StopAt, config
+from tfrec_feedback.data.manifest import load_manifest
+from tfrec_feedback.training import train
+
+manifest, run, stop = load_manifest(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+settings = config(
+    "model.name=dfn_click", "train.deterministic=true", "train.checkpoint_steps=3",
+    "model.dropout=0.2",
+    "model.context_dropout=0.2", "train.patience=5",
+)
+try:
+    result = train(settings, manifest, run, callbacks=[StopAt(stop)] if stop else [])
+except KeyboardInterrupt:
+    sys.exit(3)
+print(json.dumps([result.history, [float(w.sum()) for w in result.model.get_weights()]]))
+"""
+
+
+def in_new_process(*arguments):
+    command = [sys.executable, "-c", textwrap.dedent(RESUME), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(manifest, tmp_path):
+    whole = in_new_process(manifest.directory, tmp_path / "whole", 0)
+    assert whole.returncode == 0, whole.stderr[-2000:]
+    # The second interruption falls into the second epoch, between two checkpoints.
+    for stop in (5, 17):
+        stopped = in_new_process(manifest.directory, tmp_path / "parts", stop)
+        assert stopped.returncode == 3, stopped.stderr[-2000:]
+    resumed = in_new_process(manifest.directory, tmp_path / "parts", 0)
+    assert resumed.returncode == 0, resumed.stderr[-2000:]
+    assert json.loads(resumed.stdout) == json.loads(whole.stdout)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_batch(manifest, tmp_path):
+    with pytest.raises(
+        NonFiniteLossError, match=r"epoch 1, batch 2 \(16 requests: .*learning_rate"
+    ):
+        train(config("optimizer.learning_rate=1e38"), manifest, tmp_path / "run")
+
+
+def test_a_folder_with_another_run_is_refused(manifest, tmp_path):
+    run = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        train(config(), manifest, run, callbacks=[StopAt(1)])
+    with pytest.raises(RunError, match="not finished"):
+        load_run(run)
+    with pytest.raises(RunError, match="interrupted run with another config"):
+        train(config("train.seed=1"), manifest, run)
+    train(config(), manifest, run)
+    with pytest.raises(RunError, match="finished run. Choose another --output"):
+        train(config(), manifest, run)
+    with pytest.raises(RunError, match="No run in"):
+        load_run(tmp_path / "absent")
+
+
+def test_early_stopping_waits_for_patience(manifest, tmp_path):
+    settings = config("train.epochs=6", "train.patience=1", "optimizer.learning_rate=1e-12")
+    result = train(settings, manifest, tmp_path / "run")
+    assert len(result.history) == result.best_epoch + 2 < 6
+
+
+def damaged(manifest, tmp_path):
+    copy = tmp_path / "damaged"
+    subprocess.run(["cp", "-r", str(manifest.directory), str(copy)], check=True)
+    shard = load_manifest(copy).shard_paths("train")[0]
+    data = bytearray(shard.read_bytes())
+    data[2000] ^= 0xFF
+    shard.write_bytes(data)
+    return load_manifest(copy), shard
+
+
+def test_a_damaged_record_is_named_or_skipped_and_counted(manifest, tmp_path):
+    broken, shard = damaged(manifest, tmp_path)
+    with pytest.raises(CorruptRecordError, match=rf"{shard.name} at byte \d+"):
+        train(config(), broken, tmp_path / "run")
+    result = train(config("data.skip_corrupt=true"), broken, tmp_path / "skipping")
+    assert result.skipped_records == 1
+
+
+@pytest.mark.parametrize("name", ["lazy_adam", "adam", "adagrad"])
+def test_every_optimizer_of_the_configuration_can_be_made(name):
+    settings = config(f"optimizer.name={name}", "optimizer.clip_norm=1.0")
+    optimizer = make_optimizer(settings.optimizer)
+    assert float(optimizer.learning_rate) == pytest.approx(1e-3)
+    assert optimizer.global_clipnorm == 1.0
