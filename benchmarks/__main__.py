@@ -16,6 +16,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from rich.console import Console
 
 NAMES = ("dfn_training", "input_pipeline", "prepare", "optimizer", "serving")
+_WIDTH = 120  # Headings stay readable where output is piped.
 
 
 def main() -> None:
@@ -28,6 +29,7 @@ def main() -> None:
     if unknown:
         parser.error(f"unknown benchmark {unknown[0]!r}; expected some of {', '.join(NAMES)}")
     console = Console()
+    console.width = max(console.width, _WIDTH)
     reports = {}
     for name in arguments.names or NAMES:
         start = time.perf_counter()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
@@ -23,7 +24,7 @@ def run(
     simulation: dict[str, int] | None = None,
     batch_size: int = 256,
     embedding_dim: int = 64,
-    steps: int = 60,
+    steps: int = 40,
     real: bool = True,
 ) -> Report:
     """Trains DFN on prepared logs and clocks both sides of the loop.
@@ -36,7 +37,7 @@ def run(
         real: whether KuaiRand-Pure is looked for.
     """
     sizes = _SIMULATION if simulation is None else simulation
-    logs = [("simulated", None, sizes)]
+    logs: list[tuple[str, Path | None, dict[str, int]]] = [("simulated", None, sizes)]
     folder = kuairand_folder() if real else None
     if folder is not None:
         logs.append((KUAIRAND, folder, {}))

@@ -38,7 +38,7 @@ def in_own_process(function: Callable[..., Any], *args: Any) -> Any:
 
 
 def prepare_log(
-    source: str, path: Path | None, output: str, workers: int, simulation: dict[str, int]
+    source: str, path: Path | None, output: str, workers: int, simulation: dict[str, Any]
 ) -> dict[str, float]:
     """Prepares a log; call it `in_own_process`.
 

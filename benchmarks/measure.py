@@ -7,10 +7,11 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.table import Table
 
 
@@ -49,29 +50,47 @@ def readable(value: Any) -> str:
     return f"{value:.3g}"
 
 
-def interleaved_medians(
+def interleaved_seconds(
     variants: Mapping[str, Callable[[], Any]], repeats: int, warmup: int = 2
-) -> dict[str, float]:
+) -> dict[str, list[float]]:
     """Times variants in turn, so that whatever else the machine does hits all of them alike.
+
+    The order is reversed every round: what runs first finds other caches than what runs last.
 
     Args:
         variants: what to time; each call must wait for its result.
-        repeats: timed calls a variant.
+        repeats: timed rounds.
         warmup: calls a variant before, not timed.
 
     Returns:
-        Median seconds a call, by variant.
+        Seconds of every round, by variant.
     """
     for call in variants.values():
         for _ in range(warmup):
             call()
     seconds: dict[str, list[float]] = {name: [] for name in variants}
+    order = list(variants)
     for _ in range(repeats):
-        for name, call in variants.items():
+        for name in order:
             start = time.perf_counter()
-            call()
+            variants[name]()
             seconds[name].append(time.perf_counter() - start)
+        order.reverse()
+    return seconds
+
+
+def interleaved_medians(
+    variants: Mapping[str, Callable[[], Any]], repeats: int, warmup: int = 2
+) -> dict[str, float]:
+    """Returns the median seconds a call of `interleaved_seconds`, by variant."""
+    seconds = interleaved_seconds(variants, repeats, warmup)
     return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def paired_ratios(slower: Sequence[float], faster: Sequence[float]) -> tuple[float, float, float]:
+    """Returns lower quartile, median and upper quartile of the ratios of single rounds."""
+    low, middle, high = np.percentile(np.divide(slower, faster), [25, 50, 75])
+    return float(low), float(middle), float(high)
 
 
 def peak_megabytes() -> float:

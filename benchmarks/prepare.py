@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from pathlib import Path
 from typing import Any
 
 from benchmarks.logs import KUAIRAND, in_own_process, kuairand_folder, prepare_log
@@ -14,7 +15,7 @@ _LARGE = {"num_users": 6_000, "num_items": 5_000, "num_days": 28}  # About 1,050
 def run(
     simulation: dict[str, int] | None = None,
     workers: int = 2,
-    training_steps: int = 100,
+    training_steps: int = 50,
     real: bool = True,
 ) -> Report:
     """Prepares a simulated log, and KuaiRand-Pure where it is, each in a process of its own.
@@ -25,7 +26,9 @@ def run(
         training_steps: steps of the short training.
         real: whether KuaiRand-Pure is looked for.
     """
-    logs = [("simulated", None, _LARGE if simulation is None else simulation)]
+    logs: list[tuple[str, Path | None, dict[str, int]]] = [
+        ("simulated", None, _LARGE if simulation is None else simulation)
+    ]
     folder = kuairand_folder() if real else None
     if folder is not None:
         logs.append((KUAIRAND, folder, {}))
@@ -46,9 +49,9 @@ def run(
             f"process; training is {training_steps} steps of DFN, d = 64, 256 requests each."
         ],
     )
-    for source, path, sizes in logs:
+    for source, path, options in logs:
         with tempfile.TemporaryDirectory() as output:
-            found = in_own_process(prepare_log, source, path, output, workers, sizes)
+            found = in_own_process(prepare_log, source, path, output, workers, options)
             trained = in_own_process(_train_briefly, output, training_steps)
         stages = ("reading", "requests", "histories", "writing")
         report.rows.append(

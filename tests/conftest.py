@@ -1,12 +1,18 @@
 """One small prepared log, one run trained on it and its published version, made once a session."""
 
 import pytest
+from hypothesis import settings
 
 from tfrec_feedback.config import load_config
 from tfrec_feedback.data.prepare import prepare
 from tfrec_feedback.data.sources import load_source
 
+# Times vary on a shared machine; a slow example is not a wrong one.
+settings.register_profile("tests", deadline=None)
+settings.load_profile("tests")
+
 TINY_RUN = [
+    "model.name=dfn_click",  # one history: its graph is made in a third of the time
     "data.batch_size=32",
     "train.epochs=1",
     "model.embedding_dim=4",

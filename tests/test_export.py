@@ -51,6 +51,12 @@ def loaded(version):
     return tf.saved_model.load(str(version))
 
 
+@pytest.fixture(scope="module")
+def target(version):
+    with FeedbackServer(version.parent, "dfn") as server:
+        yield server.target
+
+
 def expected_scores(model, requests):
     """Keras logits and a sigmoid: `{task: [N]}` of every request."""
     scores = []
@@ -122,33 +128,34 @@ def all_signatures(call, requests):
     return scores
 
 
-def check_all(model, version, requests):
+def check_all(model, loaded, target, requests):
     expected = expected_scores(model, requests)
-    loaded = tf.saved_model.load(str(version))
     here = all_signatures(lambda name, arrays: in_process(loaded, name, arrays), requests)
-    with FeedbackServer(version.parent, "dfn") as server:
-        there = all_signatures(lambda n, arrays: over_grpc(server.target, n, arrays), requests)
-        with FeedbackClient(server.target, "dfn", timeout=60) as client:
-            there["client, derived schema"] = client.rank_many(requests)
-            records = [request_record(SCHEMA, request) for request in requests]
-            there["client, records"] = client.rank_examples(records)
-        with FeedbackClient(server.target, "dfn", SCHEMA, timeout=60) as client:
-            there["client, given schema"] = [client.rank(**request) for request in requests[:5]]
+    there = all_signatures(lambda n, arrays: over_grpc(target, n, arrays), requests)
+    with FeedbackClient(target, "dfn", timeout=60) as client:
+        there["client, derived schema"] = client.rank_many(requests)
+        records = [request_record(SCHEMA, request) for request in requests]
+        there["client, records"] = client.rank_examples(records)
+    with FeedbackClient(target, "dfn", SCHEMA, timeout=60) as client:
+        there["client, given schema"] = [client.rank(**request) for request in requests[:5]]
     for where, scores in [*here.items(), *there.items()]:
-        for index, values in enumerate(scores):
-            assert_close(values, expected[index], 1e-5), (where, index)
         assert len(scores) == (5 if where.endswith("given schema") else len(requests))
+        for values, wanted in zip(scores, expected, strict=False):
+            assert sorted(values) == ["ctr", "dislike"]
+            assert_close(values, wanted, 1e-5)
 
 
-def test_every_signature_scores_as_keras_does_in_process_and_over_grpc(model, version):
-    check_all(model, version, random_requests(200))
+def test_every_signature_scores_as_keras_does_in_process_and_over_grpc(model, loaded, target):
+    check_all(model, loaded, target, random_requests(200))
 
 
 def test_a_dislike_head_is_exported_too(tmp_path):
-    model = perturbed(build_model("dfn", SCHEMA, dislike_head=True, **SMALL))
-    version = publish(model, tmp_path / "dfn", version=1)
-    check_all(model, version, random_requests(20, seed=1))
-    scores = expected_scores(model, random_requests(20, seed=1))
+    model = perturbed(build_model("dfn_click", SCHEMA, dislike_head=True, **SMALL))
+    loaded = tf.saved_model.load(str(publish(model, tmp_path / "dfn", version=1)))
+    requests = random_requests(20, seed=1)
+    with FeedbackServer(tmp_path / "dfn", "dfn") as server:
+        check_all(model, loaded, server.target, requests)
+    scores = expected_scores(model, requests)
     assert max(np.abs(s["ctr"] + s["dislike"] - 1).max() for s in scores) > 0.01
 
 
@@ -186,14 +193,13 @@ def test_only_the_last_events_of_a_long_history_count(loaded):
 
 
 @pytest.mark.parametrize("name", ["rank", "predict_rows", "rank_examples"])
-def test_no_rows_give_no_scores(version, name):
+def test_no_rows_give_no_scores(target, name):
     empty = {
         "rank": encode_requests(SCHEMA, []),
         "predict_rows": {k: v[:0] for k, v in as_rows(random_requests(1, seed=4))[0].items()},
         "rank_examples": {"examples": np.zeros([0], object)},
     }[name]
-    with FeedbackServer(version.parent, "dfn") as server:
-        scores = over_grpc(server.target, name, empty)
+    scores = over_grpc(target, name, empty)
     assert sorted(scores) == ["ctr", "dislike"]
     assert all(len(values) == 0 for values in scores.values())
 

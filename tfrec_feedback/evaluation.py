@@ -39,10 +39,16 @@ class Predictions:
     request_size: np.ndarray
 
 
+def scoring_function(model: tf.keras.Model) -> Callable[..., Any]:
+    """Returns the model's logits as one graph for batches of any size."""
+    return tf.function(lambda features: model(features, training=False), reduce_retracing=True)
+
+
 def predict(
     model: tf.keras.Model,
     dataset: tf.data.Dataset,
     on_batch: Callable[[int], None] | None = None,
+    score: Callable[..., Any] | None = None,
 ) -> Predictions:
     """Scores a dataset made with `metadata=True`.
 
@@ -50,16 +56,13 @@ def predict(
         model: a feedback model.
         dataset: batches of `(features, labels, sample_weight, metadata)`.
         on_batch: called after each batch with its number of requests.
+        score: the model's `scoring_function`, to trace it once for several calls.
 
     Returns:
         One entry for every valid candidate.
     """
     lengths = [history.length for history in model.schema.histories]
-
-    @tf.function(input_signature=[dataset.element_spec[0]])
-    def score(features: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        return model(features, training=False)
-
+    score = scoring_function(model) if score is None else score
     parts: dict[str, list[np.ndarray]] = {}
     for features, labels, weights, identity in dataset:
         size = features["num_candidates"].numpy()

@@ -16,10 +16,15 @@ import tensorflow as tf
 import tomli_w
 
 from tfrec_feedback.config import Config, OptimizerConfig
-from tfrec_feedback.data.dataset import check_shards, epoch_seed, request_dataset
+from tfrec_feedback.data.dataset import (
+    check_shards,
+    epoch_seed,
+    naming_damage,
+    request_dataset,
+)
 from tfrec_feedback.data.manifest import Manifest, write_atomically
 from tfrec_feedback.data.records import REQUEST_ID
-from tfrec_feedback.evaluation import predict, ranking_metrics
+from tfrec_feedback.evaluation import predict, ranking_metrics, scoring_function
 from tfrec_feedback.models import FeedbackModel, build_model
 from tfrec_feedback.optimizers import LazyAdam
 from tfrec_feedback.schema import Schema
@@ -110,6 +115,7 @@ class _Trainer:
         self.model = build_model(config.model.name, schema, **config.model.params())
         self.model.compile(make_optimizer(config.optimizer))
         self.model.optimizer.build(self.model.trainable_variables)
+        self.score = scoring_function(self.model)  # traced once, not every epoch
         self.checkpoint = tf.train.Checkpoint(model=self.model, optimizer=self.model.optimizer)
         self.manager = tf.train.CheckpointManager(
             self.checkpoint, str(directory / "checkpoints"), max_to_keep=2
@@ -155,13 +161,8 @@ class _Trainer:
         writer = tf.summary.create_file_writer(str(self.directory / "tensorboard"))
         with writer.as_default():
             while self.state["epoch"] < self.config.train.epochs and not self._stopped():
-                try:
+                with naming_damage(self.manifest, *self.paths):
                     self._epoch(callbacks)
-                except (tf.errors.DataLossError, tf.errors.InvalidArgumentError):
-                    # The messages of tf.data name no file: find the damaged record and say.
-                    for split in self.paths:
-                        check_shards(self.manifest, split)
-                    raise
         return self._finish()
 
     def _stopped(self) -> bool:
@@ -204,7 +205,7 @@ class _Trainer:
             encoder=self.model.encoder,
             metadata=True,
         )
-        return ranking_metrics(predict(self.model, dataset))
+        return ranking_metrics(predict(self.model, dataset, score=self.score))
 
     def _finish(self) -> TrainingResult:
         model = type(self.model).from_config(self.model.get_config())

@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfrec_feedback.layers.masking import MASKED_LOGIT, at_least_one, length_mask
+from tfrec_feedback.layers.products import batched_product
 
 
 @tf.keras.utils.register_keras_serializable(package="tfrec_feedback")
@@ -104,27 +105,29 @@ class InternalFeedbackInteraction(tf.keras.layers.Layer):
         row_mask = mask[:, tf.newaxis, tf.newaxis, :]  # over behaviours, [R, 1, 1, T]
         hidden_key = (row_mask - 1.0) * -MASKED_LOGIT  # added to logits: 0, or far below
 
-        # Once a request: every behaviour's row of the attention without the target.
-        rows, log_mass = _attention(tf.einsum("rhid,rhjd->rhij", q, k) + hidden_key, v)
+        # Once a request: the attention among behaviours, without the target.
+        attention, log_mass = _softmax(batched_product(q, k, transpose_b=True) + hidden_key)
         log_mass = log_mass[:, :, tf.newaxis, :]  # [R, H, 1, T]
 
         # A candidate: how much of every row the target's key takes ...
-        target_share = tf.sigmoid(tf.einsum("rhnd,rhid->rhni", k_t, q) - log_mass) * row_mask
+        target_share = tf.sigmoid(batched_product(k_t, q, transpose_b=True) - log_mass) * row_mask
         # ... and the target's own row, a softmax over itself and the behaviours.
         own = tf.concat(
             [
                 tf.reduce_sum(q_t * k_t, axis=-1, keepdims=True),
-                tf.einsum("rhnd,rhjd->rhnj", q_t, k) + hidden_key,
+                batched_product(q_t, k, transpose_b=True) + hidden_key,
             ],
             axis=-1,
         )
         own = tf.nn.softmax(own)  # the target itself is always a valid key
         if self.ffn_multiplier:
+            rows = batched_product(attention, v)
             pooled = self._pool_transformed(rows, v, v_t, target_share, own, row_mask)
         else:
-            # Both sums over behaviours in one product: what stays of the rows, and the own row.
-            weights = tf.concat([row_mask - target_share, own[..., 1:]], axis=-1)
-            pooled = tf.einsum("rhni,rhid->rhnd", weights, tf.concat([rows, v], axis=2))
+            # The sum over rows, less the target's share, is a weight for every value: rows are
+            # never formed.
+            weights = batched_product(row_mask - target_share, attention)
+            pooled = batched_product(weights + own[..., 1:], v)
             of_target = tf.reduce_sum(target_share, axis=-1, keepdims=True) + own[..., :1]
             pooled = self._merge_heads(pooled + of_target * v_t)
         if self.pooling == "mean":
@@ -163,7 +166,7 @@ class InternalFeedbackInteraction(tf.keras.layers.Layer):
         of_rows = rows[:, :, tf.newaxis] + share * (
             v_t[:, :, :, tf.newaxis] - rows[:, :, tf.newaxis]
         )
-        of_target = own[..., :1] * v_t + tf.einsum("rhnj,rhjd->rhnd", own[..., 1:], v)
+        of_target = own[..., :1] * v_t + batched_product(own[..., 1:], v)
         target_first = tf.concat([of_target[:, :, :, tf.newaxis], of_rows], axis=3)
         transformed = self._narrow(self._hidden(self._merge_heads(target_first)))
         valid = tf.concat([tf.ones_like(row_mask[..., :1]), row_mask], axis=-1)[:, 0]
@@ -181,19 +184,22 @@ class InternalFeedbackInteraction(tf.keras.layers.Layer):
         }
 
 
-def _attention(logits: tf.Tensor, values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Softmax-weighted values and the log of the softmax's denominator, from one exponential.
+@tf.custom_gradient
+def _softmax(logits: tf.Tensor) -> tuple[tuple[tf.Tensor, tf.Tensor], Any]:
+    """Softmax and log-sum-exp of the last axis from one exponential, with a joint gradient.
 
     Args:
-        logits: `[R, H, T, T]`; a row without valid key gives finite garbage, for its caller to
-            mask.
-        values: `[R, H, T, d]`.
+        logits: `[..., T]`; a row without valid key gives finite garbage, for its caller to mask.
 
     Returns:
-        `[R, H, T, d]` and `[R, H, T]`.
+        `[..., T]` and `[...]`.
     """
-    largest = tf.stop_gradient(tf.reduce_max(logits, axis=-1, keepdims=True))
-    weights = tf.exp(logits - largest)
-    mass = tf.reduce_sum(weights, axis=-1, keepdims=True)
-    attended = tf.einsum("rhij,rhjd->rhid", weights, values) / mass
-    return attended, tf.squeeze(largest + tf.math.log(mass), -1)
+    weights = tf.nn.softmax(logits)
+    # The largest weight is at least 1 / T, so its logarithm is safe.
+    log_mass = tf.reduce_max(logits, axis=-1) - tf.math.log(tf.reduce_max(weights, axis=-1))
+
+    def gradient(of_weights: tf.Tensor, of_log_mass: tf.Tensor) -> tf.Tensor:
+        centre = of_log_mass - tf.reduce_sum(weights * of_weights, axis=-1)
+        return weights * (of_weights + centre[..., tf.newaxis])
+
+    return (weights, log_mass), gradient

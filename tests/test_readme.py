@@ -1,0 +1,73 @@
+"""What the README tells people to type is typed here."""
+
+import json
+import re
+import shlex
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.data.logs import prepared_simulation
+from tfrec_feedback.data.sources.simulated import simulate
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def run(command, folder):
+    arguments = [sys.executable, *shlex.split(command)[1:]]
+    return subprocess.run(arguments, cwd=folder, capture_output=True, text=True, timeout=600)
+
+
+def test_the_commands_of_the_road_run_as_written(tmp_path):
+    events = simulate(num_users=60, num_items=80, num_days=6, seed=1).events
+    columns = ["user_id", "item_id", "timestamp", "click", "like", "dislike", "context_hour"]
+    events[columns].to_parquet(tmp_path / "log.parquet")
+    (tmp_path / "request.json").write_text(blocks("json")[0])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    commands = next(b for b in blocks("") if "pipelines.prepare" in b).replace("8500", port)
+    server = None
+    try:
+        for command in commands.strip().splitlines():
+            if "serving.server" in command:
+                arguments = [sys.executable, *shlex.split(command)[1:]]
+                server = subprocess.Popen(
+                    arguments, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+                )
+                assert server.stdout.readline()
+                continue
+            done = run(command, tmp_path)
+            assert done.returncode == 0, f"{command}\n{done.stderr[-2000:]}"
+        ranked = done.stdout
+    finally:
+        if server is not None:
+            server.terminate()
+            server.wait(timeout=60)
+    for item in json.loads(blocks("json")[0])["candidates"]["item_id"]:
+        assert str(item) in ranked
+
+
+def test_the_python_example_runs_as_written(tmp_path):
+    example = README.split("<!-- python example -->")[1].split("```python\n")[1].split("```")[0]
+    assert len([line for line in example.splitlines() if line.strip()]) < 20
+    prepared_simulation(tmp_path / "data/simulated")
+    script = tmp_path / "example.py"
+    script.write_text(example)
+    done = subprocess.run(
+        [sys.executable, script.name], cwd=tmp_path, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("target", re.findall(r"\]\((docs/[^)]+)\)", README))
+def test_links_lead_somewhere(target):
+    assert (ROOT / target).is_file()
