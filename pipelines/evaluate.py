@@ -54,7 +54,7 @@ def evaluate_with_progress(
     """
     from tfrec_feedback.data.dataset import check_shards, naming_damage, request_dataset
     from tfrec_feedback.evaluation import evaluate, predict
-    from tfrec_feedback.training import load_run
+    from tfrec_feedback.runs import load_run
 
     model, description = load_run(run)
     settings = description["config"]["data"]

@@ -139,7 +139,7 @@ def _score(client: FeedbackClient, path: Path) -> list[tuple[Candidates, Scores]
 
 def main(
     requests: Annotated[Path, typer.Option(help="Requests: .json, .jsonl or .tfrecord.")],
-    model: Annotated[str, typer.Option(help="Name the model is served under.")],
+    model: Annotated[str, typer.Option(help="Name the model is served under.")] = "dfn",
     target: Annotated[str, typer.Option(help="host:port of the server.")] = "localhost:8500",
     schema: Annotated[
         Path | None, typer.Option(help="schema.json of the model; default: ask the server.")

@@ -10,6 +10,7 @@ LEVELS = {
     "": 0,  # tfrec_feedback/__init__.py
     "schema": 0,
     "encodings": 0,
+    "features": 0,
     "requests": 0,
     "config": 0,
     "data": 1,
@@ -18,6 +19,7 @@ LEVELS = {
     "metrics": 1,
     "optimizers": 1,
     "models": 2,
+    "runs": 3,
     "training": 3,
     "evaluation": 3,
     "export": 3,

@@ -18,8 +18,8 @@ from tests.models.conformance import perturbed
 from tfrec_feedback.export import ExportError, RequestScorer, export_run, publish
 from tfrec_feedback.models import build_model
 from tfrec_feedback.requests import encode_requests
+from tfrec_feedback.runs import RunError, load_run
 from tfrec_feedback.schema import Schema
-from tfrec_feedback.training import RunError, load_run
 
 SCHEMA = small_schema()
 SMALL = {"embedding_dim": 4, "num_heads": 1, "deep_units": [8]}

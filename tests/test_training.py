@@ -11,7 +11,8 @@ from tests.data.logs import prepared_simulation
 from tfrec_feedback.config import load_config
 from tfrec_feedback.data.manifest import load_manifest
 from tfrec_feedback.data.tfrecord import CorruptRecordError
-from tfrec_feedback.training import NonFiniteLossError, RunError, load_run, make_optimizer, train
+from tfrec_feedback.runs import RunError, load_run
+from tfrec_feedback.training import NonFiniteLossError, make_optimizer, train
 
 # The road is the same for every model; this one is built fastest.
 SMALL = [

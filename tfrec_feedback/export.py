@@ -16,8 +16,8 @@ import tensorflow as tf
 from tfrec_feedback.data.parsing import parse_features
 from tfrec_feedback.layers import FeatureEncoder
 from tfrec_feedback.models import FeedbackModel
+from tfrec_feedback.runs import CONFIG_FILE, load_run
 from tfrec_feedback.schema import InputSpec, Schema, Vocabulary
-from tfrec_feedback.training import CONFIG_FILE, load_run
 
 Tensors = dict[str, tf.Tensor]
 

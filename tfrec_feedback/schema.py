@@ -39,10 +39,9 @@ from tfrec_feedback.encodings import (
     Identity,
     SchemaError,
     Vocabulary,
-    check_name,
-    check_positive,
     suggest,
 )
+from tfrec_feedback.features import Feature, FeedbackSequence, InputSpec, Task, value_specs
 
 __all__ = [
     "FIRST_ROW",
@@ -63,120 +62,6 @@ __all__ = [
 ]
 
 _FORMAT_VERSION = 1
-
-
-@dataclasses.dataclass(frozen=True)
-class Feature:
-    """One input column and how its raw values become embedding rows.
-
-    Attributes:
-        name: tensor name on the wire.
-        encoding: `Vocabulary`, `Hashing`, `Identity` or `Buckets`.
-        table: name of the embedding table; features that name the same table share it and must
-            have equal encodings. Default: the feature's own name.
-        max_values: how many values one entry may hold. Above 1 the tensor has one more axis of
-            this width and a companion `<name>_count`; the embedding is the mean of the values.
-    """
-
-    name: str
-    encoding: Encoding
-    table: str = ""
-    max_values: int = 1
-
-    def __post_init__(self) -> None:
-        check_name("Feature", self.name)
-        if not isinstance(self.encoding, Encoding):
-            raise SchemaError(
-                f"Feature {self.name!r}: encoding must be one of "
-                f"{[e.__name__ for e in ENCODINGS.values()]}, got {self.encoding!r}."
-            )
-        check_positive(f"Feature {self.name!r}: max_values", self.max_values)
-        if not self.table:
-            object.__setattr__(self, "table", self.name)
-        check_name("Table", self.table)
-
-    @property
-    def dtype(self) -> str:
-        """Raw value type: `"int64"`, `"string"` or `"float32"`."""
-        return self.encoding.dtype
-
-    @property
-    def num_rows(self) -> int:
-        """Rows of the embedding table: padding, unknown, then the known values."""
-        return self.encoding.size + FIRST_ROW
-
-
-@dataclasses.dataclass(frozen=True)
-class FeedbackSequence:
-    """History of one kind of feedback: the user's earlier items, oldest first, padded right.
-
-    Attributes:
-        name: `click`, `unclick` (shown, not clicked), `like`, `dislike`, ...
-        features: names of the candidate features every event repeats; on the wire they are called
-            `<name>_<feature>` and share the candidate feature's embedding table.
-        max_length: T, the most recent events that are kept.
-    """
-
-    name: str
-    features: tuple[str, ...]
-    max_length: int = 30
-
-    def __post_init__(self) -> None:
-        check_name("FeedbackSequence", self.name)
-        object.__setattr__(self, "features", tuple(self.features))
-        if not self.features:
-            raise SchemaError(f"FeedbackSequence {self.name!r} lists no candidate features.")
-        check_positive(f"FeedbackSequence {self.name!r}: max_length", self.max_length)
-
-    @property
-    def length(self) -> str:
-        """Name of the tensor of true lengths."""
-        return f"{self.name}_length"
-
-
-@dataclasses.dataclass(frozen=True)
-class Task:
-    """A binary prediction: 1 where any `positive` flag is set and no `negative` one.
-
-    Flags are the feedbacks of an exposure (`click`, `like`, `dislike`), stored in the records as
-    `label_<flag>`.
-    """
-
-    name: str
-    positive: tuple[str, ...]
-    negative: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        check_name("Task", self.name)
-        object.__setattr__(self, "positive", tuple(self.positive))
-        object.__setattr__(self, "negative", tuple(self.negative))
-        if not self.positive:
-            raise SchemaError(f"Task {self.name!r} lists no positive feedback.")
-        for flag in (*self.positive, *self.negative):
-            check_name(f"Task {self.name!r}: feedback", flag)
-
-
-@dataclasses.dataclass(frozen=True)
-class InputSpec:
-    """One tensor of a request batch.
-
-    Attributes:
-        name: tensor name.
-        dtype: `"int64"`, `"string"` or `"float32"`.
-        axes: `"R"` requests, `"N"` candidates, `"T"` history events; an integer is a fixed width
-            (the values of a multi-valued feature).
-        role: `context`, `candidate` or `history`; lengths and counts take the role of what they
-            count.
-        feature: the feature whose values the tensor holds; None for lengths and counts.
-        sequence: name of the history the tensor belongs to, or None.
-    """
-
-    name: str
-    dtype: str
-    axes: tuple[str | int, ...]
-    role: str
-    feature: Feature | None = None
-    sequence: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -284,16 +169,16 @@ class Schema:
         """Returns the tensors of a request batch: context, candidates, histories, in order."""
         specs: list[InputSpec] = []
         for feature in self.context:
-            specs += _value_specs(feature, feature.name, ("R",), "context")
+            specs += value_specs(feature, feature.name, ("R",), "context")
         for feature in self.candidate:
-            specs += _value_specs(feature, feature.name, ("R", "N"), "candidate")
+            specs += value_specs(feature, feature.name, ("R", "N"), "candidate")
         specs.append(InputSpec("num_candidates", "int64", ("R",), "candidate"))
         candidate = {feature.name: feature for feature in self.candidate}
         for sequence in self.histories:
             for name in sequence.features:
                 wire = f"{sequence.name}_{name}"
                 axes = ("R", "T")
-                specs += _value_specs(candidate[name], wire, axes, "history", sequence.name)
+                specs += value_specs(candidate[name], wire, axes, "history", sequence.name)
             specs.append(
                 InputSpec(sequence.length, "int64", ("R",), "history", sequence=sequence.name)
             )
@@ -452,22 +337,6 @@ class Schema:
         except json.JSONDecodeError as error:
             raise SchemaError(f"Schema is not valid JSON: {error}.") from error
         return cls.from_dict(data, directory)
-
-
-def _value_specs(
-    feature: Feature,
-    wire_name: str,
-    axes: tuple[str | int, ...],
-    role: str,
-    sequence: str | None = None,
-) -> list[InputSpec]:
-    if feature.max_values == 1:
-        return [InputSpec(wire_name, feature.dtype, axes, role, feature, sequence)]
-    wide = (*axes, feature.max_values)
-    return [
-        InputSpec(wire_name, feature.dtype, wide, role, feature, sequence),
-        InputSpec(f"{wire_name}_count", "int64", axes, role, None, sequence),
-    ]
 
 
 def _check_keys(what: str, data: object, allowed: set[str], required: set[str]) -> None:

@@ -7,13 +7,11 @@ import json
 import shutil
 import tempfile
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-import tomli_w
 
 from tfrec_feedback.config import Config, OptimizerConfig
 from tfrec_feedback.data.dataset import (
@@ -25,20 +23,12 @@ from tfrec_feedback.data.dataset import (
 from tfrec_feedback.data.manifest import Manifest, write_atomically
 from tfrec_feedback.data.records import REQUEST_ID
 from tfrec_feedback.evaluation import predict, ranking_metrics, scoring_function
-from tfrec_feedback.models import FeedbackModel, build_model
+from tfrec_feedback.models import build_model
 from tfrec_feedback.optimizers import LazyAdam
-from tfrec_feedback.schema import Schema
+from tfrec_feedback.runs import MODEL_FILE, open_run, update_run
 
-MODEL_FILE = "model.keras"
-RUN_FILE = "run.json"
 STATE_FILE = "state.json"
-CONFIG_FILE = "config.toml"
 _BEST = "best.weights.h5"
-_PACKAGES = ("tensorflow", "tf-keras", "tensorflow-recommenders", "numpy")
-
-
-class RunError(RuntimeError):
-    """A run folder cannot be used as asked."""
 
 
 class NonFiniteLossError(RuntimeError):
@@ -90,7 +80,7 @@ def train(
         CorruptRecordError: when a record is damaged, unless `data.skip_corrupt`.
     """
     directory = Path(run)
-    _open_run(directory, config, manifest)
+    open_run(directory, config, manifest)
     _seed(config)
     with tempfile.TemporaryDirectory() as scratch:
         trainer = _Trainer(config, manifest, directory, Path(scratch))
@@ -215,7 +205,7 @@ class _Trainer:
         model.save(temporary, save_format="keras")
         temporary.rename(self.directory / MODEL_FILE)
         history, best = self.state["history"], self._best_epoch()
-        _update_run(self.directory, finished=True, best_epoch=best, history=history)
+        update_run(self.directory, finished=True, best_epoch=best, history=history)
         shutil.rmtree(self.directory / "checkpoints")
         for name in (_BEST, STATE_FILE):
             (self.directory / name).unlink()
@@ -270,67 +260,7 @@ def make_optimizer(config: OptimizerConfig) -> tf.keras.optimizers.Optimizer:
     return LazyAdam(row_scale=config.row_scale, **options)
 
 
-def load_run(run: str | Path) -> tuple[FeedbackModel, dict[str, Any]]:
-    """Loads the model of a finished run.
-
-    Args:
-        run: the run's folder.
-
-    Returns:
-        The model, with its vocabularies read from the folder's files, and the run's description.
-
-    Raises:
-        RunError: when there is no finished run.
-    """
-    directory = Path(run)
-    if not (directory / RUN_FILE).is_file():
-        raise RunError(f"No run in {directory}: expected the --output of pipelines.train.")
-    description = json.loads((directory / RUN_FILE).read_text(encoding="utf-8"))
-    if not description.get("finished"):
-        raise RunError(f"The run in {directory} is not finished; start pipelines.train again.")
-    model = tf.keras.models.load_model(directory / MODEL_FILE, compile=False)
-    model.schema = Schema.from_json(directory / "schema.json")
-    return model, description
-
-
 def _seed(config: Config) -> None:
     tf.keras.utils.set_random_seed(config.train.seed)
     if config.train.deterministic:
         tf.config.experimental.enable_op_determinism()
-
-
-def _open_run(directory: Path, config: Config, manifest: Manifest) -> None:
-    """Creates the folder, or checks that it belongs to the same, unfinished run."""
-    described = {
-        "config": config.model_dump(mode="json"),
-        "data_fingerprint": manifest.fingerprint,
-        "versions": {name: metadata.version(name) for name in _PACKAGES},
-        "finished": False,
-    }
-    path = directory / RUN_FILE
-    if path.is_file():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        if before["finished"]:
-            raise RunError(f"{directory} holds a finished run. Choose another --output.")
-        for key in ("config", "data_fingerprint"):
-            if before[key] != described[key]:
-                raise RunError(
-                    f"{directory} holds an interrupted run with another {key}. Choose another "
-                    f"--output, or start it again as it was: {before[key]}."
-                )
-        return
-    directory.mkdir(parents=True, exist_ok=True)
-    settings = config.model_dump(mode="json", exclude_none=True)
-    (directory / CONFIG_FILE).write_text(tomli_w.dumps(settings), encoding="utf-8")
-    manifest.schema().without(config.data.drop).to_json(directory / "schema.json")
-    if (manifest.directory / "vocabularies").is_dir():
-        shutil.copytree(
-            manifest.directory / "vocabularies", directory / "vocabularies", dirs_exist_ok=True
-        )
-    write_atomically(path, json.dumps(described, indent=2).encode("utf-8"))
-
-
-def _update_run(directory: Path, **changes: Any) -> None:
-    path = directory / RUN_FILE
-    described = json.loads(path.read_text(encoding="utf-8")) | changes
-    write_atomically(path, json.dumps(described, indent=2).encode("utf-8"))
