@@ -16,7 +16,7 @@ from tfrec_feedback.layers import (
     InternalFeedbackInteraction,
     WideFMDeep,
 )
-from tfrec_feedback.layers.masking import at_least_one, length_mask
+from tfrec_feedback.layers.masking import length_mask
 from tfrec_feedback.models import DFN
 
 Tensors = dict[str, tf.Tensor]
@@ -52,7 +52,7 @@ class NaiveExternal(ExternalFeedbackInteraction):
 
     def call(self, instructors: tf.Tensor, behaviours: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
         """Takes one candidate a row: `[B, 1, D]` and `[B, T, D]`."""
-        u = at_least_one(behaviours)
+        u = behaviours
         g = tf.broadcast_to(instructors, tf.shape(u))
         inputs = tf.concat([g, u, g - u, g * u], axis=-1)
         hidden = tf.nn.relu(tf.tensordot(inputs, self.hidden_kernel, 1) + self.hidden_bias)

@@ -78,6 +78,11 @@ def test_conformance(normalization):
     check_layer(layer, tf.ones([2, 3, 4]), tf.ones([2, 3, 4]), tf.constant([3, 1]))
 
 
+def test_a_history_of_width_zero_counts_as_empty():
+    result = golden_layer()(INSTRUCTOR, tf.zeros([1, 0, 2]), tf.constant([0]))
+    np.testing.assert_array_equal(result, np.zeros([1, 1, 2]))
+
+
 def test_padding_does_not_change_the_result():
     layer = ExternalFeedbackInteraction(3)
     g, u, lengths = tf.ones([2, 3, 4]), tf.random.normal([2, 5, 4]), tf.constant([5, 2])

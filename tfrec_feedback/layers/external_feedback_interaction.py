@@ -6,7 +6,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfrec_feedback.layers.masking import at_least_one, length_mask, masked_softmax
+from tfrec_feedback.layers.masking import length_mask, masked_softmax
+from tfrec_feedback.layers.products import batched_product
 
 _SMALLEST_SCORE = 1e-6
 
@@ -78,10 +79,9 @@ class ExternalFeedbackInteraction(tf.keras.layers.Layer):
 
     def call(self, instructors: tf.Tensor, behaviours: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
         """Returns one vector a candidate; see the class."""
-        behaviours = at_least_one(behaviours)
         mask = length_mask(lengths, tf.shape(behaviours)[1])[:, tf.newaxis, :]
         weights = self._normalize(self._scores(instructors, behaviours), mask)
-        return tf.einsum("rnt,rtd->rnd", weights, behaviours)
+        return batched_product(weights, behaviours)
 
     def _scores(self, g: tf.Tensor, u: tf.Tensor) -> tf.Tensor:
         """Scores every behaviour for every instructor: `[R, N, T]`."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfrec_feedback.layers.masking import MASKED_LOGIT, at_least_one, length_mask
+from tfrec_feedback.layers.masking import MASKED_LOGIT, length_mask
 from tfrec_feedback.layers.products import batched_product
 
 
@@ -98,7 +98,6 @@ class InternalFeedbackInteraction(tf.keras.layers.Layer):
 
     def call(self, candidates: tf.Tensor, behaviours: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
         """Returns one vector a candidate; see the class."""
-        behaviours = at_least_one(behaviours)
         mask = length_mask(lengths, tf.shape(behaviours)[1])
         q, k, v = self._project(behaviours)  # [R, H, T, d]
         q_t, k_t, v_t = self._project(candidates)  # [R, H, N, d]

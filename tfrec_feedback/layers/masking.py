@@ -24,21 +24,6 @@ def length_mask(lengths: tf.Tensor, max_length: tf.Tensor | int) -> tf.Tensor:
     return tf.sequence_mask(lengths, max_length, dtype=tf.float32)
 
 
-def at_least_one(behaviours: tf.Tensor) -> tf.Tensor:
-    """Gives a history of width 0 one padded position: products over an empty axis are undefined.
-
-    Args:
-        behaviours: float tensor `[R, T, D]`.
-
-    Returns:
-        float tensor `[R, max(T, 1), D]`.
-    """
-    if behaviours.shape[1]:
-        return behaviours
-    missing = tf.cast(tf.equal(tf.shape(behaviours)[1], 0), tf.int32)
-    return tf.pad(behaviours, [[0, 0], [0, missing], [0, 0]])
-
-
 def masked_softmax(logits: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
     """Softmax over the last axis, restricted to valid positions.
 
