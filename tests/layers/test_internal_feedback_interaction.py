@@ -109,6 +109,11 @@ def test_a_history_of_width_zero_counts_as_empty():
     np.testing.assert_allclose(result[0, 0], GOLDEN["no_behaviour"], atol=1e-6)
 
 
+def test_numpy_arrays_are_taken_as_they_are():
+    result = with_identity()(TARGET.numpy(), np.array(behaviours(2), np.float64), np.array([2]))
+    np.testing.assert_allclose(result[0, 0], GOLDEN["mean"], atol=1e-6)
+
+
 def test_extreme_logits_stay_finite():
     layer = with_identity()
     result = layer(TARGET * 1e3, behaviours(2) * 1e3, tf.constant([2]))

@@ -79,6 +79,7 @@ class ExternalFeedbackInteraction(tf.keras.layers.Layer):
 
     def call(self, instructors: tf.Tensor, behaviours: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
         """Returns one vector a candidate; see the class."""
+        behaviours = tf.convert_to_tensor(behaviours, instructors.dtype)
         mask = length_mask(lengths, tf.shape(behaviours)[1])[:, tf.newaxis, :]
         weights = self._normalize(self._scores(instructors, behaviours), mask)
         return batched_product(weights, behaviours)

@@ -98,6 +98,7 @@ class InternalFeedbackInteraction(tf.keras.layers.Layer):
 
     def call(self, candidates: tf.Tensor, behaviours: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
         """Returns one vector a candidate; see the class."""
+        behaviours = tf.convert_to_tensor(behaviours, candidates.dtype)
         mask = length_mask(lengths, tf.shape(behaviours)[1])
         q, k, v = self._project(behaviours)  # [R, H, T, d]
         q_t, k_t, v_t = self._project(candidates)  # [R, H, N, d]
