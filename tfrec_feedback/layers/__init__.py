@@ -9,6 +9,7 @@ from tfrec_feedback.layers.feature_embedding import (
     WideWeights,
 )
 from tfrec_feedback.layers.feature_encoding import FeatureEncoder
+from tfrec_feedback.layers.feature_purification import FeaturePurification
 from tfrec_feedback.layers.internal_feedback_interaction import InternalFeedbackInteraction
 from tfrec_feedback.layers.masking import (
     length_mask,
@@ -23,6 +24,7 @@ __all__ = [
     "ExternalFeedbackInteraction",
     "FeatureEmbedding",
     "FeatureEncoder",
+    "FeaturePurification",
     "InternalFeedbackInteraction",
     "LengthEmbedding",
     "ResumableDropout",
