@@ -17,9 +17,9 @@ class LazyAdam(tf.keras.optimizers.Adam):
     while the row is unseen. One optimiser serves all weights, is saved and restored like any
     Keras optimiser, and is exactly Adam wherever gradients are dense.
 
-    Adam goes on moving a row for many steps after the batch that touched it, about ten times the
-    one step it takes here; `row_scale` makes up for that, so that embeddings keep pace with dense
-    weights at the same learning rate.
+    Adam goes on moving a row for many steps after the batch that touched it; here it moves once.
+    `row_scale` can make up for that; what is best differs between logs, so choose it on
+    validation.
 
     Args:
         learning_rate: step size, or a Keras schedule.

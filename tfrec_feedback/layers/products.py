@@ -9,8 +9,7 @@ def batched_product(a: tf.Tensor, b: tf.Tensor, transpose_b: bool = False) -> tf
     """Multiplies matrices batch by batch.
 
     A `tf.matmul` that broadcasts one operand corrupts memory on some CPUs (TensorFlow 2.19 to
-    2.21), so both must have the same rank, with equal leading axes. Faster than the same
-    `tf.einsum`, which transposes on the way.
+    2.21), so both must have the same rank, with equal leading axes.
 
     Args:
         a: float tensor `[..., I, K]`.
