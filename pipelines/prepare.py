@@ -22,6 +22,7 @@ from rich.progress import (
 from rich.table import Table
 
 from pipelines.console import fail
+from tfrec_feedback.data.history import FEEDBACKS, KINDS
 from tfrec_feedback.data.manifest import Manifest
 from tfrec_feedback.data.prepare import check_output, prepare
 from tfrec_feedback.data.sources import SOURCES, load_source
@@ -54,11 +55,23 @@ def main(  # noqa: PLR0913 - one parameter an option
         Path | None, typer.Option(help="File or folder of the log (not for `simulated`).")
     ] = None,
     history_length: Annotated[int, typer.Option(min=1, help="Events kept a history.")] = 30,
+    samples: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Items drawn per feedback from the user's whole earlier log, for the triplet loss "
+            "of DUMN; 0 leaves them out.",
+        ),
+    ] = 4,
+    histories: Annotated[
+        str, typer.Option(help=f"Which to build, some of: {', '.join(KINDS)}.")
+    ] = ",".join(FEEDBACKS),
     lag: Annotated[
         float, typer.Option(min=0.0, help="Seconds until an event is known to later requests.")
     ] = 0.0,
     schema: Annotated[
-        Path | None, typer.Option(help="JSON schema that decides inputs, histories and tasks.")
+        Path | None,
+        typer.Option(help="JSON schema that decides inputs, histories, samples and tasks."),
     ] = None,
     split: Annotated[
         str, typer.Option(help="Train, validation, test shares in time, for logs without a split.")
@@ -66,7 +79,7 @@ def main(  # noqa: PLR0913 - one parameter an option
     min_count: Annotated[
         int, typer.Option(min=1, help="Rarer train values are left out of the vocabularies.")
     ] = 1,
-    seed: Annotated[int, typer.Option(help="Of the shuffle, and of a simulated log.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the shuffle, the samples and a simulated log.")] = 0,
     shards: Annotated[
         int | None, typer.Option(min=1, help="Shards a split; default one for 25,000 requests.")
     ] = None,
@@ -103,6 +116,8 @@ def main(  # noqa: PLR0913 - one parameter an option
                 log,
                 output,
                 history_length=history_length,
+                num_samples=samples,
+                histories=[name.strip() for name in histories.split(",")],
                 lag_seconds=lag,
                 schema=described,
                 fractions=_fractions(split),

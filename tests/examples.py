@@ -1,5 +1,7 @@
 """A small schema with every kind of feature, and random requests of it."""
 
+import dataclasses
+
 import numpy as np
 import tensorflow as tf
 
@@ -20,7 +22,7 @@ TAGS = ("art", "cooking", "music", "sport")
 HISTORIES = ("click", "unclick", "like", "dislike")
 
 
-def small_schema(max_length=5):
+def small_schema(max_length=5, num_samples=3):
     return Schema(
         context=(
             Feature("hour", Identity(24)),
@@ -32,7 +34,9 @@ def small_schema(max_length=5):
             Feature("tag", Vocabulary(tokens=TAGS), max_values=3),
             Feature("duration", Buckets((10.0, 60.0))),
         ),
-        histories=tuple(FeedbackSequence(n, ("item_id", "tag"), max_length) for n in HISTORIES),
+        histories=tuple(
+            FeedbackSequence(n, ("item_id", "tag"), max_length, num_samples) for n in HISTORIES
+        ),
     )
 
 
@@ -79,8 +83,8 @@ def request_record(schema, request, **more):
     return encode_example({**features, **more})
 
 
-def labelled_record(schema, request, labels, request_id="request"):
-    """A record as training reads it; `labels` holds `[N]` flags by feedback."""
+def labelled_record(schema, request, labels, request_id="request", **more):
+    """A record as training reads it; `labels` holds `[N]` flags by feedback, `more` is more."""
     count = len(request["candidates"]["item_id"])
     flags = {f"label_{flag}": ("int64", labels.get(flag, [0] * count)) for flag in schema.feedbacks}
     return request_record(
@@ -91,12 +95,31 @@ def labelled_record(schema, request, labels, request_id="request"):
         user_key=("string", ["user"]),
         timestamp=("int64", [0]),
         **flags,
+        **more,
     )
 
 
 def random_batch(schema, num_requests=4, seed=0, **options):
     rng = np.random.default_rng(seed)
     return tensors(schema, [random_request(rng, **options) for _ in range(num_requests)])
+
+
+def random_samples(schema, num_requests=4, seed=0):
+    """The sample tensors of random requests, some of them empty; see `Schema.training_inputs`."""
+    rng = np.random.default_rng(seed)
+    requests = []
+    longest = max((sample.max_length for sample in schema.samples), default=0)
+    for _ in range(num_requests):
+        drawn = random_request(rng, longest=longest)["histories"]
+        histories = {
+            s.name: {f: drawn[s.name.removesuffix("_sample")][f] for f in s.features}
+            for s in schema.samples
+        }
+        nothing = {feature.name: [] for feature in schema.candidate}
+        requests.append({"histories": histories, "candidates": nothing})
+    twin = dataclasses.replace(schema, context=(), histories=schema.samples)
+    names = {spec.name for spec in schema.training_inputs()} - {s.name for s in schema.inputs()}
+    return {name: value for name, value in tensors(twin, requests).items() if name in names}
 
 
 def random_labels(features, seed=0):

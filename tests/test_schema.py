@@ -94,6 +94,32 @@ def test_multi_valued_context_has_one_more_axis():
     ]
 
 
+def test_samples_are_training_inputs_only_and_look_like_a_history():
+    histories = (
+        FeedbackSequence("click", ("item", "tag"), max_length=30, num_samples=4),
+        FeedbackSequence("dislike", ("item",), max_length=5),
+    )
+    schema = Schema(SCHEMA.context, SCHEMA.candidate, histories, SCHEMA.tasks)
+    assert schema.inputs() == SCHEMA.inputs()
+    assert schema.row_inputs() == SCHEMA.row_inputs()
+    assert schema.samples == (FeedbackSequence("click_sample", ("item", "tag"), max_length=4),)
+    training = schema.training_inputs()
+    assert training[: len(schema.inputs())] == schema.inputs()
+    assert training[len(schema.inputs()) :] == (
+        InputSpec("click_sample_item", "int64", ("R", "T"), "history", ITEM, "click_sample"),
+        InputSpec("click_sample_tag", "string", ("R", "T", 2), "history", TAG, "click_sample"),
+        InputSpec("click_sample_tag_count", "int64", ("R", "T"), "history", None, "click_sample"),
+        InputSpec("click_sample_length", "int64", ("R",), "history", None, "click_sample"),
+    )
+
+
+def test_a_schema_without_samples_trains_on_its_inputs():
+    assert SCHEMA.samples == ()
+    assert SCHEMA.training_inputs() == SCHEMA.inputs()
+    with pytest.raises(SchemaError, match="'click' has no samples: give it `num_samples`"):
+        SCHEMA.history("click").samples  # noqa: B018
+
+
 # --- features and tables -------------------------------------------------------------------------
 
 
@@ -186,6 +212,20 @@ def test_feedbacks_are_those_of_all_tasks_sorted():
         (lambda: Feature("item", Identity(3), max_values=0), "max_values must be a positive"),
         (lambda: FeedbackSequence("click", ()), "lists no candidate features"),
         (lambda: FeedbackSequence("click", ("item",), max_length=0), "max_length must be a pos"),
+        (
+            lambda: FeedbackSequence("click", ("item",), num_samples=-1),
+            "'click': num_samples must be an integer, 0 or more, got -1",
+        ),
+        (lambda: FeedbackSequence("click", ("item",), num_samples=True), "0 or more, got True"),
+        (lambda: FeedbackSequence("click", ("item",), num_samples=0.0), "0 or more, got 0.0"),
+        (
+            lambda: Schema(
+                (Feature("click_sample_item", Identity(3)),),
+                (ITEM,),
+                (FeedbackSequence("click", ["item"], num_samples=1),),
+            ),
+            "Duplicate tensor 'click_sample_item'",
+        ),
         (lambda: Task("ctr", ()), "lists no positive feedback"),
         (lambda: Task("ctr", ("Click",)), "name 'Click' is not usable"),
         (lambda: Identity(True), "positive integer, got True"),
@@ -232,17 +272,24 @@ ENCODINGS = st.one_of(
 
 
 @given(
-    st.lists(ENCODINGS, min_size=1, max_size=4), st.integers(0, 3), st.integers(1, 3), st.booleans()
+    st.lists(ENCODINGS, min_size=1, max_size=4),
+    st.integers(0, 3),
+    st.integers(1, 3),
+    st.sampled_from([None, 0, 3]),
 )
-def test_any_schema_survives_json(encodings, cut, max_values, with_history):
+def test_any_schema_survives_json(encodings, cut, max_values, num_samples):
     features = [Feature(f"f{i}", e, max_values=max_values) for i, e in enumerate(encodings)]
     cut = min(cut, len(features) - 1)
     last = features[-1].name
-    histories = (FeedbackSequence("click", (last,), max_length=7),) if with_history else ()
+    histories = (
+        ()
+        if num_samples is None
+        else (FeedbackSequence("click", (last,), max_length=7, num_samples=num_samples),)
+    )
     schema = Schema(tuple(features[:cut]), tuple(features[cut:]), histories)
     again = Schema.from_json(schema.to_json())
     assert again == schema
-    assert again.inputs() == schema.inputs()
+    assert again.training_inputs() == schema.training_inputs()
 
 
 def test_what_may_be_left_out_of_json_takes_its_default():
@@ -250,6 +297,8 @@ def test_what_may_be_left_out_of_json_takes_its_default():
         '{"candidate": [{"name": "item", "encoding": {"kind": "hash", "size": 9}}]}'
     )
     assert schema == Schema((), (Feature("item", Hashing(9)),))
+    text = changed(lambda data: [history.pop("num_samples") for history in data["histories"]])
+    assert Schema.from_json(text) == SCHEMA
     assert [task.name for task in schema.tasks] == ["ctr", "dislike"]
 
 
@@ -350,12 +399,14 @@ def test_the_schema_needs_neither_tensorflow_nor_numpy():
 
 def test_features_and_histories_can_be_left_out():
     item, author = Feature("item_id", Identity(3)), Feature("item_author", Identity(2))
-    histories = [FeedbackSequence(n, ("item_id", "item_author")) for n in ("click", "like")]
+    both = ("item_id", "item_author")
+    histories = [FeedbackSequence(n, both, num_samples=4) for n in ("click", "like")]
     schema = Schema((Feature("hour", Identity(24)),), (item, author), histories)
     smaller = schema.without(["hour", "item_author", "like"])
     assert [spec.name for spec in smaller.inputs()] == [
         "item_id", "num_candidates", "click_item_id", "click_length",
     ]  # fmt: skip
+    assert smaller.samples == (FeedbackSequence("click_sample", ("item_id",), max_length=4),)
     with pytest.raises(SchemaError, match="Did you mean 'item_author'"):
         schema.without(["item_autor"])
 

@@ -77,6 +77,7 @@ class TrainConfig(_Section):
         seed: of weights, order and dropout.
         monitor: validation metric that decides which epoch is kept.
         patience: epochs without a better value before training stops.
+        micro_batches: parts a batch is split into, to save memory; one step all the same.
         checkpoint_steps: steps between checkpoints inside an epoch.
         deterministic: same numbers in every run and across an interruption, slower.
     """
@@ -85,6 +86,7 @@ class TrainConfig(_Section):
     seed: int = Field(default=0, ge=0)
     monitor: Literal["ctr_auc", "ctr_gauc", "dislike_auc"] = "ctr_auc"
     patience: int = Field(default=1, ge=1)
+    micro_batches: int = Field(default=1, ge=1)
     checkpoint_steps: int = Field(default=500, ge=1)
     deterministic: bool = False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 from tfrec_feedback.encodings import (
     ENCODINGS,
@@ -64,11 +65,18 @@ class FeedbackSequence:
         features: names of the candidate features every event repeats; on the wire they are called
             `<name>_<feature>` and share the candidate feature's embedding table.
         max_length: T, the most recent events that are kept.
+        num_samples: K, events drawn for training from all the user's earlier ones of this kind,
+            however long ago; 0 draws none. Never a serving input.
+
+    Example:
+        >>> FeedbackSequence("click", ("item_id",), max_length=30, num_samples=4).samples
+        FeedbackSequence(name='click_sample', features=('item_id',), max_length=4, num_samples=0)
     """
 
     name: str
     features: tuple[str, ...]
     max_length: int = 30
+    num_samples: int = 0
 
     def __post_init__(self) -> None:
         check_name("FeedbackSequence", self.name)
@@ -76,11 +84,31 @@ class FeedbackSequence:
         if not self.features:
             raise SchemaError(f"FeedbackSequence {self.name!r} lists no candidate features.")
         check_positive(f"FeedbackSequence {self.name!r}: max_length", self.max_length)
+        count = self.num_samples
+        if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+            raise SchemaError(
+                f"FeedbackSequence {self.name!r}: num_samples must be an integer, 0 or more, got "
+                f"{count!r}."
+            )
 
     @property
     def length(self) -> str:
         """Name of the tensor of true lengths."""
         return f"{self.name}_length"
+
+    @property
+    def samples(self) -> FeedbackSequence:
+        """The drawn events, as a sequence `<name>_sample` of at most `num_samples` events.
+
+        Raises:
+            SchemaError: when none are drawn.
+        """
+        if self.num_samples == 0:
+            raise SchemaError(
+                f"FeedbackSequence {self.name!r} has no samples: give it `num_samples`, the "
+                "events drawn from the user's whole earlier log."
+            )
+        return FeedbackSequence(f"{self.name}_sample", self.features, self.num_samples)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +145,7 @@ class InputSpec:
         role: `context`, `candidate` or `history`; lengths and counts take the role of what they
             count.
         feature: the feature whose values the tensor holds; None for lengths and counts.
-        sequence: name of the history the tensor belongs to, or None.
+        sequence: name of the history (or its samples) the tensor belongs to, or None.
     """
 
     name: str
@@ -143,3 +171,13 @@ def value_specs(
         InputSpec(wire_name, feature.dtype, wide, role, feature, sequence),
         InputSpec(f"{wire_name}_count", "int64", axes, role, None, sequence),
     ]
+
+
+def sequence_specs(sequence: FeedbackSequence, candidate: Mapping[str, Feature]) -> list[InputSpec]:
+    """Returns the tensors that hold one sequence: its features by name, then its lengths."""
+    specs: list[InputSpec] = []
+    for name in sequence.features:
+        wire = f"{sequence.name}_{name}"
+        specs += value_specs(candidate[name], wire, ("R", "T"), "history", sequence.name)
+    specs.append(InputSpec(sequence.length, "int64", ("R",), "history", sequence=sequence.name))
+    return specs

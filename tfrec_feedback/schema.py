@@ -41,7 +41,14 @@ from tfrec_feedback.encodings import (
     Vocabulary,
     suggest,
 )
-from tfrec_feedback.features import Feature, FeedbackSequence, InputSpec, Task, value_specs
+from tfrec_feedback.features import (
+    Feature,
+    FeedbackSequence,
+    InputSpec,
+    Task,
+    sequence_specs,
+    value_specs,
+)
 
 __all__ = [
     "FIRST_ROW",
@@ -97,7 +104,7 @@ class Schema:
             raise SchemaError("A schema needs at least one task.")
         self._check_histories()
         self._check_unique("task", [task.name for task in self.tasks])
-        self._check_unique("tensor", [spec.name for spec in self.inputs()])
+        self._check_unique("tensor", [spec.name for spec in self.training_inputs()])
         self._check_tables()
 
     def _check_histories(self) -> None:
@@ -146,6 +153,11 @@ class Schema:
         flags = {f for task in self.tasks for f in (*task.positive, *task.negative)}
         return tuple(sorted(flags))
 
+    @property
+    def samples(self) -> tuple[FeedbackSequence, ...]:
+        """Sample sequences of the histories that have any, in the order of the histories."""
+        return tuple(history.samples for history in self.histories if history.num_samples)
+
     def feature(self, name: str) -> Feature:
         """Returns the context or candidate feature `name`, or raises naming the closest one."""
         by_name = {feature.name: feature for feature in self.features}
@@ -173,16 +185,19 @@ class Schema:
         for feature in self.candidate:
             specs += value_specs(feature, feature.name, ("R", "N"), "candidate")
         specs.append(InputSpec("num_candidates", "int64", ("R",), "candidate"))
+        return (*specs, *self._sequence_inputs(self.histories))
+
+    def training_inputs(self) -> tuple[InputSpec, ...]:
+        """Returns `inputs()` and, after them, the tensors of the samples.
+
+        Samples are drawn when a log is prepared and read in training alone: no server expects
+        them. Their tensors look like those of a history called `<history>_sample`.
+        """
+        return (*self.inputs(), *self._sequence_inputs(self.samples))
+
+    def _sequence_inputs(self, sequences: Iterable[FeedbackSequence]) -> list[InputSpec]:
         candidate = {feature.name: feature for feature in self.candidate}
-        for sequence in self.histories:
-            for name in sequence.features:
-                wire = f"{sequence.name}_{name}"
-                axes = ("R", "T")
-                specs += value_specs(candidate[name], wire, axes, "history", sequence.name)
-            specs.append(
-                InputSpec(sequence.length, "int64", ("R",), "history", sequence=sequence.name)
-            )
-        return tuple(specs)
+        return [spec for sequence in sequences for spec in sequence_specs(sequence, candidate)]
 
     def row_inputs(self) -> tuple[InputSpec, ...]:
         """Returns the tensors of a row batch: the same with one candidate a request."""

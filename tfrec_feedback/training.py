@@ -103,6 +103,7 @@ class _Trainer:
                 self.skipped += listed - stats.records
         schema = manifest.schema().without(config.data.drop)
         self.model = build_model(config.model.name, schema, **config.model.params())
+        self.model.micro_batches = config.train.micro_batches
         self.model.compile(make_optimizer(config.optimizer))
         self.model.optimizer.build(self.model.trainable_variables)
         self.score = scoring_function(self.model)  # traced once, not every epoch
@@ -143,6 +144,7 @@ class _Trainer:
             skip_batches=skip,
             paths=self.paths["train"],
             encoder=self.model.encoder,
+            samples=self.model.user_memory is not None and bool(self.model.user_memory.sampled),
             **options,
         )
 

@@ -1,3 +1,4 @@
+import dataclasses
 import re
 import shutil
 
@@ -15,6 +16,7 @@ from tfrec_feedback.data.dataset import (
 )
 from tfrec_feedback.data.protobuf import encode_example
 from tfrec_feedback.data.tfrecord import CorruptRecordError, read_records, write_records
+from tfrec_feedback.layers import FeatureEncoder
 from tfrec_feedback.models import build_model
 
 SIZE = 16
@@ -110,6 +112,30 @@ def test_encoding_in_the_pipeline_gives_the_same_logits(tiny_data):
     assert "item_id" not in encoded[0]
     assert_close(model(encoded[0]), model(raw[0]), 1e-6)
     np.testing.assert_array_equal(encoded[1]["ctr"], raw[1]["ctr"])
+
+
+def test_samples_are_read_when_asked_for_and_encoded(tiny_data):
+    schema = tiny_data.schema()
+    extra = {spec.name for spec in schema.training_inputs()} - {s.name for s in schema.inputs()}
+    plain = next(iter(request_dataset(tiny_data, "train", SIZE)))[0]
+    raw = next(iter(request_dataset(tiny_data, "train", SIZE, samples=True)))[0]
+    assert set(raw) - set(plain) == extra
+    encoder = FeatureEncoder(schema)
+    encoded = next(iter(request_dataset(tiny_data, "train", SIZE, encoder=encoder, samples=True)))
+    longest = raw["unclick_sample_length"].numpy().max()
+    assert longest > 0
+    assert encoded[0]["unclick_sample_rows"].shape[:2] == (SIZE, longest)
+
+
+def test_no_samples_are_read_where_the_schema_has_none(tiny_data):
+    schema = tiny_data.schema()
+    histories = tuple(dataclasses.replace(h, num_samples=0) for h in schema.histories)
+    encoder = FeatureEncoder(dataclasses.replace(schema, histories=histories))
+    batches = [
+        next(iter(request_dataset(tiny_data, "train", SIZE, encoder=encoder, samples=samples)))
+        for samples in (False, True)
+    ]
+    assert set(batches[0][0]) == set(batches[1][0])
 
 
 def test_intact_shards_are_read_as_they_are(tiny_data):

@@ -15,8 +15,8 @@ from tfrec_feedback.data.leaks import (
 )
 from tfrec_feedback.data.manifest import Manifest, Report, Shard, Split
 from tfrec_feedback.data.prepare import prepare
-from tfrec_feedback.data.protobuf import encode_example
-from tfrec_feedback.data.tfrecord import write_records
+from tfrec_feedback.data.protobuf import decode_example, encode_example, raw_features
+from tfrec_feedback.data.tfrecord import read_records, write_records
 from tfrec_feedback.schema import Feature, FeedbackSequence, Hashing, Identity, Schema
 
 ITEM = Feature("item_id", Identity(9))
@@ -91,6 +91,25 @@ def test_every_shard_of_the_manifest_is_read(shard):
     assert len(check_records(manifest, schema)) == 1
     manifest.options["lag_seconds"] = 0.4
     assert check_records(manifest, schema) == []
+
+
+@pytest.mark.parametrize("late", [100, 101])
+def test_a_planted_future_sample_is_found(tmp_path, late):
+    manifest = prepare(small_source(), tmp_path, shards=1, check_leaks=True)
+    assert check_records(manifest, manifest.schema()) == []
+    (path,) = manifest.shard_paths("train")
+    tampered = []
+    for _, payload in read_records(path):
+        features = raw_features(payload)
+        values = {
+            name: (dtype, decode_example(payload)[name]) for name, (dtype, _) in features.items()
+        }
+        values["timestamp"] = ("int64", [100])
+        values["like_sample_timestamp"] = ("int64", [99, late])
+        tampered.append(encode_example(values))
+    write_records(path, tampered)
+    (leak,) = check_records(manifest, manifest.schema())
+    assert f"like_sample_timestamp holds {late}, which is not before" in leak.problem
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,14 @@
 import numpy as np
 import tensorflow as tf
 
-from tests.examples import labelled_record, random_request, request_record, small_schema, tensors
+from tests.examples import (
+    labelled_record,
+    random_request,
+    random_samples,
+    request_record,
+    small_schema,
+    tensors,
+)
 from tests.layers.conformance import assert_close
 from tests.models.conformance import perturbed, valid_logits
 from tfrec_feedback.data.parsing import input_parsers, parse_features, parse_requests
@@ -59,6 +66,43 @@ def test_a_like_counts_as_a_click():
     request = random_request(np.random.default_rng(2), num_candidates=2)
     serialized = tf.constant([labelled_record(SCHEMA, request, {"like": [0, 1]})])
     assert parse_requests(serialized, SCHEMA)[1]["ctr"].numpy().tolist() == [[0, 1]]
+
+
+def sampled_records(requests, samples):
+    """Records of requests, each with its row of the sample tensors."""
+    lengths = {s.name: samples[s.length].numpy() for s in SCHEMA.samples}
+    written = []
+    for r, request in enumerate(requests):
+        more = {}
+        for spec in SCHEMA.training_inputs():
+            if spec.name in samples:
+                values = samples[spec.name][r].numpy()
+                kept = values[: lengths[spec.sequence][r]] if "T" in spec.axes else values
+                more[spec.name] = (spec.dtype, np.ravel(kept).tolist())
+        written.append(labelled_record(SCHEMA, request, {}, **more))
+    return tf.constant(written)
+
+
+def test_samples_are_parsed_in_training_when_asked_for():
+    rng = np.random.default_rng(4)
+    requests = [random_request(rng) for _ in range(5)]
+    samples = random_samples(SCHEMA, 5)
+    serialized = sampled_records(requests, samples)
+    features = parse_requests(serialized, SCHEMA, samples=True)[0]
+    assert list(features) == [spec.name for spec in SCHEMA.training_inputs()]
+    for name, expected in samples.items():
+        np.testing.assert_array_equal(features[name], expected, name)
+    assert list(parse_requests(serialized, SCHEMA)[0]) == [s.name for s in SCHEMA.inputs()]
+    assert set(parse_features(serialized, SCHEMA)) == {s.name for s in SCHEMA.inputs()}
+
+
+def test_records_without_samples_are_parsed_where_none_are_asked_for():
+    request = random_request(np.random.default_rng(5))
+    serialized = tf.constant([labelled_record(SCHEMA, request, {})])
+    assert "click_item_id" in parse_requests(serialized, SCHEMA)[0]
+    plain = small_schema(num_samples=0)
+    features = parse_requests(serialized, plain, samples=True)[0]
+    assert list(features) == [spec.name for spec in plain.inputs()]
 
 
 def test_padded_candidates_weigh_nothing_and_have_no_label():

@@ -101,6 +101,70 @@ def test_histories_reach_back_over_splits_and_never_forward(tmp_path, simulated)
     assert checked > 0
 
 
+def test_samples_reach_beyond_the_histories_and_are_drawn_for_train_alone(tmp_path, simulated):
+    manifest = prepare(simulated, tmp_path, history_length=1, num_samples=3, check_leaks=True)
+    assert manifest.options["num_samples"] == 3
+    events, older = simulated.events, 0
+    unclicked = events[(events[["click", "like", "dislike"]] == 0).all(axis=1)]
+    for record in records(manifest, "train"):
+        mine = unclicked[unclicked["user_id"] == int(record["user_key"][0])]
+        before = mine[mine["timestamp"] < record["timestamp"][0]]
+        drawn = list(
+            zip(record["unclick_sample_item_id"], record["unclick_sample_timestamp"], strict=True)
+        )
+        assert record["unclick_sample_length"] == [len(drawn)] == [min(3, len(before))]
+        assert set(drawn) <= set(zip(before["item_id"], before["timestamp"], strict=True))
+        older += sum(time < min(record["unclick_timestamp"]) for _, time in drawn)
+    assert older > 0
+    for split in ("validation", "test"):
+        for record in records(manifest, split):
+            assert record["unclick_sample_length"] == [0]
+            assert record["unclick_sample_item_id"] == record["unclick_sample_timestamp"] == []
+
+
+def test_samples_follow_the_seed_and_not_the_other_histories(tmp_path, simulated):
+    def samples(name, **options):
+        manifest = prepare(simulated, tmp_path / name, **options)
+        rows = {r["request_id"][0]: r["unclick_sample_item_id"] for r in records(manifest, "train")}
+        return rows, manifest.fingerprint
+
+    first, fingerprint = samples("a", seed=1)
+    assert samples("b", seed=1, histories=("unclick",))[0] == first
+    assert samples("c", seed=2)[0] != first
+    assert samples("d", seed=1, num_samples=3)[1] != fingerprint
+
+
+def test_no_samples_are_written_where_none_are_wanted(tmp_path):
+    manifest = prepare(small_source(), tmp_path, num_samples=0)
+    assert manifest.schema().samples == ()
+    names = {n for split in manifest.splits for r in records(manifest, split) for n in r}
+    assert "click_item_id" in names
+    assert not {name for name in names if "_sample_" in name}
+
+
+def test_a_history_of_all_holds_every_earlier_exposure_once_in_time_order(tmp_path, simulated):
+    manifest = prepare(simulated, tmp_path, histories=("all",), history_length=20)
+    assert [h.name for h in manifest.schema().histories] == ["all"]
+    events, longest = simulated.events, 0
+    for record in records(manifest, "test"):
+        mine = events[events["user_id"] == int(record["user_key"][0])]
+        before = mine[mine["timestamp"] < record["timestamp"][0]]
+        before = before.sort_values("timestamp", kind="stable").tail(20)
+        assert record["all_item_id"] == before["item_id"].tolist()
+        assert record["all_timestamp"] == before["timestamp"].tolist()
+        longest = max(longest, len(before))
+    assert longest == 20
+
+
+def test_counts_of_feedback_do_not_depend_on_the_histories(tmp_path):
+    every = prepare(small_source(), tmp_path / "a")
+    other = prepare(small_source(), tmp_path / "b", histories=("all",))
+    assert {n: s.feedback for n, s in every.splits.items()} == {
+        n: s.feedback for n, s in other.splits.items()
+    }
+    assert list(other.splits["train"].feedback) == ["click", "like", "dislike", "unclick"]
+
+
 def test_a_given_schema_decides(tmp_path):
     tokens = Vocabulary("int64", file="ids.txt", size=1)
     schema = Schema(

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -5,7 +7,7 @@ import tensorflow as tf
 from tests.data.logs import small_events
 from tfrec_feedback.data.events import EventLogError
 from tfrec_feedback.data.grouping import group_requests
-from tfrec_feedback.data.history import build_histories, feedback_kinds
+from tfrec_feedback.data.history import build_histories, draw_samples, feedback_kinds
 from tfrec_feedback.data.records import RecordEncoder
 from tfrec_feedback.schema import Buckets, Feature, FeedbackSequence, Hashing, Identity, Schema
 
@@ -33,7 +35,17 @@ def encoder(events, schema=SCHEMA):
         table.timestamp,
         max_lengths={h.name: h.max_length for h in schema.histories},
     )
-    return RecordEncoder(schema, events, table, histories)
+    samples = {
+        h.samples.name: draw_samples(
+            histories[h.name],
+            h.num_samples,
+            table.timestamp < 40,  # all but the last request
+            np.random.default_rng(0),
+        )
+        for h in schema.histories
+        if h.num_samples
+    }
+    return RecordEncoder(schema, events, table, {**histories, **samples})
 
 
 def parse(record):
@@ -76,9 +88,40 @@ def test_a_record_holds_one_request_in_plain_values():
     assert ann_at_30["unclick_timestamp"] == [20]
 
 
+def with_samples(num_samples):
+    histories = [dataclasses.replace(h, num_samples=num_samples) for h in SCHEMA.histories]
+    return dataclasses.replace(SCHEMA, histories=tuple(histories))
+
+
+def test_samples_stand_beside_the_histories_they_reach_beyond():
+    # At 30, Ann had clicked item 1 at 10 and item 3 at 20; the history keeps the later alone.
+    records = encoder(small_events(), with_samples(4)).encode(np.array([3, 0]))
+    at_30, at_10 = map(parse, records)
+    assert at_30["click_timestamp"] == [20]
+    assert at_30["click_sample_length"] == [2]
+    pairs = {1: (10, [b"a", b"b"], 2), 3: (20, [b"b", b""], 1)}
+    expected = [pairs[item] for item in at_30["click_sample_item_id"]]
+    assert sorted(at_30["click_sample_item_id"]) == [1, 3]
+    assert at_30["click_sample_timestamp"] == [time for time, _, _ in expected]
+    assert at_30["click_sample_item_tags"] == [tag for _, tags, _ in expected for tag in tags]
+    assert at_30["click_sample_item_tags_count"] == [count for _, _, count in expected]
+    assert at_30["unclick_sample_item_price"] == [2.5]
+    assert at_10["click_sample_item_id"] == at_10["click_sample_timestamp"] == []
+    assert at_10["click_sample_length"] == [0]
+
+
+def test_requests_that_draw_nothing_hold_empty_samples():
+    # Bob at 40, outside the requests that draw, disliked one item and clicked none.
+    record = parse(next(encoder(small_events(), with_samples(4)).encode(np.array([4]))))
+    for name in ("item_id", "item_tags", "item_tags_count", "timestamp"):
+        assert record[f"click_sample_{name}"] == []
+    assert record["click_sample_length"] == record["unclick_sample_length"] == [0]
+
+
 def test_every_input_of_the_schema_is_in_a_record():
-    record = parse(next(encoder(small_events()).encode(np.array([4]))))
-    assert {spec.name for spec in SCHEMA.inputs()} <= set(record)
+    schema = with_samples(2)
+    record = parse(next(encoder(small_events(), schema).encode(np.array([4]))))
+    assert {spec.name for spec in schema.training_inputs()} <= set(record)
 
 
 def test_the_weight_of_a_sampled_event_is_the_inverse_of_its_rate():

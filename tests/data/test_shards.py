@@ -3,11 +3,19 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from tfrec_feedback.data.events import EventLogError
 from tfrec_feedback.data.grouping import RequestTable
 from tfrec_feedback.data.protobuf import encode_example
-from tfrec_feedback.data.shards import can_fork, clean_folder, plan_shards, write_shards
+from tfrec_feedback.data.shards import (
+    can_fork,
+    clean_folder,
+    plan_shards,
+    write_shards,
+    write_truth,
+)
 from tfrec_feedback.data.tfrecord import read_records
 
 ROOT = Path(__file__).parents[2]
@@ -85,3 +93,9 @@ def test_cleaning_leaves_other_files_alone(tmp_path):
     clean_folder(tmp_path)
     left = [str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()]
     assert sorted(left) == sorted(theirs)
+
+
+def test_a_truth_of_another_length_than_the_log_is_refused(tmp_path):
+    events, truth = pd.DataFrame({"item_id": [1, 2]}), pd.DataFrame({"click_probability": [0.5]})
+    with pytest.raises(EventLogError, match="one row an event"):
+        write_truth(tmp_path, events, truth)

@@ -53,6 +53,13 @@ def test_the_schema_follows_the_columns():
     ]
 
 
+def test_the_histories_and_their_samples_may_be_chosen():
+    schema = infer_schema(small_source(), TRAIN, 7, num_samples=4, histories=("all", "like"))
+    assert [(h.name, h.num_samples) for h in schema.histories] == [("all", 4), ("like", 4)]
+    with pytest.raises(EventLogError, match=r"'clik' cannot be built.*Did you mean 'click'"):
+        infer_schema(small_source(), TRAIN, 7, histories=("clik",))
+
+
 def test_declared_encodings_go_before_inferred_ones():
     source = small_source(encodings={"context_hour": Identity(24)})
     assert infer_schema(source, TRAIN, 7).feature("context_hour").encoding == Identity(24)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.examples import random_batch, small_schema, tensors
+from tests.examples import random_batch, random_samples, small_schema, tensors
 from tfrec_feedback.layers import FeatureEncoder
 from tfrec_feedback.layers.feature_encoding import table_offsets
 from tfrec_feedback.schema import UNKNOWN_ROW
@@ -81,8 +81,61 @@ def test_missing_tensors_are_named():
         FeatureEncoder(SCHEMA)(batch)
 
 
+def sampled(**changes):
+    samples = {
+        "click_sample_item_id": [[102, 999, 100, 100], [101, 100, 100, 100]],
+        "click_sample_tag": [[["art", "sport", "?"]] * 4] * 2,
+        "click_sample_tag_count": [[2, 0, 1, 1], [3, 1, 1, 1]],
+        "click_sample_length": [2, 0],
+    }
+    samples = {
+        name: tf.constant(value, tf.string if name.endswith("tag") else tf.int64)
+        for name, value in (samples | changes).items()
+    }
+    return FeatureEncoder(SCHEMA)({**tensors(SCHEMA, [REQUEST] * 2), **samples})
+
+
+def test_samples_are_encoded_like_a_history():
+    # An item the vocabulary has, one it has not; nothing is left of the padding, and of the
+    # second request, which drew nothing.
+    result = sampled()
+    assert result["click_sample_length"].numpy().tolist() == [2, 0]
+    item, tag = OFFSET["item_id"], OFFSET["tag"]
+    rows, weights = result["click_sample_rows"].numpy(), result["click_sample_weights"].numpy()
+    assert rows[0, :2, 0].tolist() == [item + 2 + 2, item + UNKNOWN_ROW]
+    assert rows[0, 0, 1:].tolist() == [tag + 2, tag + 2 + 3, tag + UNKNOWN_ROW]
+    np.testing.assert_allclose(weights[0], [[1, 0.5, 0.5, 0], [1, 0, 0, 0], [0, 0, 0, 0]])
+    assert not rows[0, 2:].any()
+    assert not rows[1].any()
+    assert not weights[1].any()
+
+
+def test_hostile_lengths_of_samples_are_clamped():
+    result = sampled(click_sample_length=[1000, -5])
+    assert result["click_sample_length"].numpy().tolist() == [3, 0]
+    assert result["click_sample_rows"].shape == [2, 3, 4]
+
+
+def test_without_samples_nothing_of_them_is_encoded():
+    # A server sends none; a batch may also hold those of some histories only.
+    assert not [name for name in encoded() if "sample" in name]
+    assert {name for name in sampled() if "sample" in name} == {
+        "click_sample_rows",
+        "click_sample_weights",
+        "click_sample_length",
+    }
+
+
+def test_samples_that_are_incomplete_are_refused():
+    batch = {**random_batch(SCHEMA), **random_samples(SCHEMA)}
+    assert {"click_sample_rows", "dislike_sample_rows"} <= set(FeatureEncoder(SCHEMA)(batch))
+    del batch["like_sample_tag_count"]
+    with pytest.raises(ValueError, match=r"missing \['like_sample_tag_count'\]"):
+        FeatureEncoder(SCHEMA)(batch)
+
+
 def test_works_inside_tf_data_and_after_a_config_round_trip():
-    batch = random_batch(SCHEMA)
+    batch = {**random_batch(SCHEMA), **random_samples(SCHEMA)}
     expected = FeatureEncoder(SCHEMA)(batch)
     twin = FeatureEncoder.from_config(FeatureEncoder(SCHEMA).get_config())
     mapped = next(iter(tf.data.Dataset.from_tensors(batch).map(twin)))

@@ -20,7 +20,7 @@ _PEEK = 1024
 _CHECK = 256
 
 
-def request_dataset(
+def request_dataset(  # noqa: PLR0913 - one keyword an option, all with defaults
     manifest: Manifest,
     split: str,
     batch_size: int,
@@ -28,6 +28,7 @@ def request_dataset(
     shuffle_seed: int | None = None,
     encoder: Any = None,
     metadata: bool = False,
+    samples: bool = False,
     skip_batches: int = 0,
     paths: Sequence[Path] | None = None,
 ) -> tf.data.Dataset:
@@ -45,6 +46,8 @@ def request_dataset(
         encoder: a model's `FeatureEncoder`, to look values up here rather than in the step. Its
             schema, which may leave out some of the data's features, decides what is parsed.
         metadata: adds a fourth element with `request_id`, `user_key` and `timestamp`.
+        samples: adds what was drawn from the users' whole earlier logs, where the schema has
+            samples: the features are then the tensors of `schema.training_inputs()`.
         skip_batches: leaves out the first batches, before they are parsed: resumes an epoch.
         paths: reads these files instead of the split's shards.
 
@@ -65,7 +68,7 @@ def request_dataset(
     dataset = dataset.skip(skip_batches)
 
     def parse(serialized: tf.Tensor) -> Any:
-        features, labels, weights, identity = parse_requests(serialized, schema)
+        features, labels, weights, identity = parse_requests(serialized, schema, samples)
         features = encoder(features) if encoder is not None else features
         batch = (features, labels, weights)
         return (*batch, identity) if metadata else batch
@@ -192,7 +195,7 @@ def _intact(path: Path, schema: Schema, stats: ReadStats, skip: bool) -> list[by
 
 def _parse_error(payloads: list[bytes], schema: Schema) -> str | None:
     try:
-        parse_requests(tf.constant(payloads, tf.string), schema)
+        parse_requests(tf.constant(payloads, tf.string), schema, samples=True)
     except tf.errors.InvalidArgumentError as error:
         return f"the record does not fit the schema ({error.message.splitlines()[0]})"
     return None

@@ -2,6 +2,9 @@
 
 A history is never copied out. The events of one kind are sorted by user and time once; the events
 of a user before a moment are then consecutive, so a request's history is a pair (start, end).
+
+Samples are drawn from the same events, but from all of a user's before the request and not only
+the most recent: a triplet loss on long-term memories compares with what lies far back.
 """
 
 from __future__ import annotations
@@ -13,18 +16,20 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-KINDS = ("click", "unclick", "like", "dislike")
-"""Feedback histories that can be built."""
+FEEDBACKS = ("click", "unclick", "like", "dislike")
+"""Feedback histories that are built where nobody asks for others."""
+KINDS = (*FEEDBACKS, "all")
+"""Histories that can be built: one a feedback, and `all` exposures in one."""
 
 
 @dataclasses.dataclass(frozen=True)
-class HistorySlices:
-    """One kind of feedback history of every request.
+class EventSlices:
+    """Events of every request: `events[start[r]:end[r]]` are those of request r.
 
     Attributes:
-        events: `[events]` rows of the log that are of this kind, sorted by user and time.
-        start: `[R]` first event of each request's history, a position in `events`.
-        end: `[R]` one past the last, the most recent.
+        events: rows of the log.
+        start: `[R]` first event of each request, a position in `events`.
+        end: `[R]` one past the last.
     """
 
     events: np.ndarray
@@ -37,11 +42,26 @@ class HistorySlices:
         return self.end - self.start
 
 
+@dataclasses.dataclass(frozen=True)
+class HistorySlices(EventSlices):
+    """One kind of feedback history of every request, oldest event first.
+
+    Attributes:
+        events: `[events]` rows of the log that are of this kind, sorted by user and time; requests
+            of one user share them.
+        first: `[R]` first event of this kind of each request's user, a position in `events`: what
+            `start` would be if histories had no greatest length.
+    """
+
+    first: np.ndarray
+
+
 def feedback_kinds(events: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Returns which exposures enter which history.
+    """Returns which exposures enter which history, one of `KINDS`.
 
     A disliked exposure is a dislike and nothing else; otherwise a click or a like is a click, a
-    like is (also) a like, and an exposure without any feedback is an unclick.
+    like is (also) a like, and an exposure without any feedback is an unclick. `all` holds every
+    exposure once.
     """
     click, like, dislike = (events[flag].to_numpy() == 1 for flag in ("click", "like", "dislike"))
     return {
@@ -49,6 +69,7 @@ def feedback_kinds(events: pd.DataFrame) -> dict[str, np.ndarray]:
         "unclick": ~(click | like | dislike),
         "like": like & ~dislike,
         "dislike": dislike,
+        "all": np.ones(len(events), bool),
     }
 
 
@@ -113,10 +134,66 @@ def build_histories(
         of_kind[:num_events] = kinds[kind]
         of_kind = of_kind[order]
         before = np.cumsum(of_kind) - of_kind  # events of this kind sorted before each position
-        start, end = np.empty(len(requests), np.int64), np.empty(len(requests), np.int64)
+        first, end = np.empty(len(requests), np.int64), np.empty(len(requests), np.int64)
+        first[requests] = before[user_start[requests_at]]
         end[requests] = before[requests_at]
-        start[requests] = np.maximum(
-            before[user_start[requests_at]], before[requests_at] - max_length
-        )
-        slices[kind] = HistorySlices(order[of_kind], start, end)
+        start = np.maximum(first, end - max_length)
+        slices[kind] = HistorySlices(order[of_kind], start, end, first)
     return slices
+
+
+def draw_samples(
+    history: HistorySlices,
+    num_samples: int,
+    requests: np.ndarray,
+    generator: np.random.Generator,
+) -> EventSlices:
+    """Draws from all a user had done before a request, however long ago.
+
+    Every request gets `num_samples` events of the history's kind, or all there are when they are
+    fewer: uniformly, without replacement, in random order. They are point-in-time like the
+    history, and may be part of it.
+
+    Args:
+        history: the histories of all requests, of any `max_length`.
+        num_samples: K.
+        requests: `[R]` bool: who gets samples; the others get none.
+        generator: source of randomness.
+
+    Returns:
+        The samples of every request, those of one after those of another.
+
+    Example:
+        >>> user, time = np.zeros(3, int), np.array([10, 20, 30])
+        >>> clicks = {"click": np.ones(3, bool)}
+        >>> history = build_histories(user, time, clicks, user, time, max_lengths={"click": 1})
+        >>> drawn = draw_samples(history["click"], 4, time > 10, np.random.default_rng(0))
+        >>> drawn.length.tolist(), drawn.events[:1].tolist(), sorted(drawn.events[1:].tolist())
+        ([0, 1, 2], [0], [0, 1])
+    """
+    size = np.where(requests, history.end - history.first, 0)
+    length = np.minimum(size, num_samples)
+    asking = np.flatnonzero(length)
+    chosen = _choose(size[asking], num_samples, generator) + history.first[asking, np.newaxis]
+    end = np.cumsum(length)
+    kept = np.arange(num_samples) < length[asking, np.newaxis]
+    return EventSlices(history.events[chosen[kept]], end - length, end)
+
+
+def _choose(sizes: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
+    """Chooses `min(size, count)` different numbers below each size; what follows is arbitrary.
+
+    Floyd's algorithm, for all rows at once (Bentley and Floyd 1987, "A sample of brilliance"):
+    with `top` running up to size - 1, a number up to `top` is drawn, and `top` taken in its place
+    when it was chosen before. Every set is then equally likely; a shuffle orders it.
+    """
+    length = np.minimum(sizes, count)
+    chosen = np.full((len(sizes), count), -1, np.int64)
+    for step in range(count):
+        top = sizes - length + step
+        drawn = generator.integers(0, top + 1)
+        repeated = (chosen[:, :step] == drawn[:, np.newaxis]).any(axis=1)
+        chosen[:, step] = np.where(repeated, top, drawn)
+    keys = generator.random(chosen.shape)
+    keys[np.arange(count) >= length[:, np.newaxis]] = 2.0  # behind all others
+    return np.take_along_axis(chosen, np.argsort(keys, axis=1), axis=1)

@@ -177,17 +177,20 @@ def exact_auc(labels: np.ndarray, scores: np.ndarray) -> float:
 
 
 def check_records(manifest: Manifest, schema: Schema) -> list[Leak]:
-    """Reads every shard and finds history events that were not yet known at their request.
+    """Reads every shard and finds events that were not yet known at their request.
+
+    Events of histories and of samples alike.
 
     Args:
         manifest: the prepared folder; its option `lag_seconds` counts.
-        schema: the histories to check.
+        schema: the histories and samples to check.
 
     Returns:
-        The first such event of every history and shard.
+        The first such event of every history, or its samples, and shard.
     """
     lag = lag_milliseconds(float(manifest.options.get("lag_seconds") or 0.0))  # type: ignore[arg-type]
-    keys = [history_timestamp_key(history.name) for history in schema.histories]
+    sequences = (*schema.histories, *schema.samples)
+    keys = [history_timestamp_key(sequence.name) for sequence in sequences]
     leaks = []
     for split in manifest.splits.values():
         for shard in split.shards:

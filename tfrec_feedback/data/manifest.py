@@ -18,7 +18,7 @@ MANIFEST_FILE = "manifest.json"
 SCHEMA_FILE = "schema.json"
 SPLITS = ("train", "validation", "test")
 
-OptionValue = int | float | str | bool | None | list[float]
+OptionValue = int | float | str | bool | None | list[float] | list[str]
 
 
 class ManifestError(ValueError):

@@ -29,9 +29,10 @@ def _parser(spec: InputSpec) -> Any:
     return tf.io.FixedLenFeature(inner, dtype)
 
 
-def input_parsers(schema: Schema) -> dict[str, Any]:
-    """Returns the `tf.io` parsing specs of a schema's input tensors."""
-    return {spec.name: _parser(spec) for spec in schema.inputs()}
+def input_parsers(schema: Schema, samples: bool = False) -> dict[str, Any]:
+    """Returns the `tf.io` parsing specs of a schema's input tensors, with its samples' or not."""
+    specs = schema.training_inputs() if samples else schema.inputs()
+    return {spec.name: _parser(spec) for spec in specs}
 
 
 def parse_features(serialized: tf.Tensor, schema: Schema) -> Tensors:
@@ -47,12 +48,15 @@ def parse_features(serialized: tf.Tensor, schema: Schema) -> Tensors:
     return tf.io.parse_example(serialized, input_parsers(schema))
 
 
-def parse_requests(serialized: tf.Tensor, schema: Schema) -> tuple[Tensors, Tensors, Any, Tensors]:
+def parse_requests(
+    serialized: tf.Tensor, schema: Schema, samples: bool = False
+) -> tuple[Tensors, Tensors, Any, Tensors]:
     """Parses inputs, labels, weights and what identifies the requests.
 
     Args:
         serialized: string tensor `[R]` of request records.
         schema: what they hold.
+        samples: parses the tensors of `schema.training_inputs()` rather than `schema.inputs()`.
 
     Returns:
         `(features, labels, sample_weight, metadata)`: labels are `{task: float32 [R, N]}` by the
@@ -60,14 +64,15 @@ def parse_requests(serialized: tf.Tensor, schema: Schema) -> tuple[Tensors, Tens
         `timestamp`, `[R]`.
     """
     sequence = tf.io.FixedLenSequenceFeature
-    specs = input_parsers(schema)
+    specs = input_parsers(schema, samples)
+    inputs = list(specs)
     specs[SAMPLE_WEIGHT] = sequence([], tf.float32, allow_missing=True)
     for flag in schema.feedbacks:
         specs[label_key(flag)] = sequence([], tf.int64, allow_missing=True)
     for name, dtype in METADATA.items():
         specs[name] = tf.io.FixedLenFeature([], dtype)
     parsed = tf.io.parse_example(serialized, specs)
-    features = {spec.name: parsed[spec.name] for spec in schema.inputs()}
+    features = {name: parsed[name] for name in inputs}
     flags = {flag: parsed[label_key(flag)] > 0 for flag in schema.feedbacks}
     labels = {}
     for task in schema.tasks:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from tfrec_feedback.data import leaks
-from tfrec_feedback.data.events import FLAGS, EventLogError, Source
+from tfrec_feedback.data.events import FLAGS, Source
 from tfrec_feedback.data.grouping import RequestTable, group_requests
 from tfrec_feedback.data.history import (
-    HistorySlices,
+    FEEDBACKS,
+    KINDS,
+    EventSlices,
     build_histories,
+    draw_samples,
     feedback_kinds,
     lag_milliseconds,
 )
@@ -30,7 +33,7 @@ from tfrec_feedback.data.manifest import (
     save_manifest,
 )
 from tfrec_feedback.data.records import RecordEncoder
-from tfrec_feedback.data.shards import TRUTH_FILE, clean_folder, plan_shards, write_shards
+from tfrec_feedback.data.shards import clean_folder, plan_shards, write_shards, write_truth
 from tfrec_feedback.data.vocabulary import (
     Tokens,
     check_schema,
@@ -49,6 +52,8 @@ def prepare(  # noqa: PLR0913 - one keyword an option, all with defaults
     output: str | Path,
     *,
     history_length: int = 30,
+    num_samples: int = 4,
+    histories: Sequence[str] = FEEDBACKS,
     lag_seconds: float = 0.0,
     schema: Schema | None = None,
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
@@ -69,11 +74,15 @@ def prepare(  # noqa: PLR0913 - one keyword an option, all with defaults
         source: the log, from `tfrec_feedback.data.sources.load_source`.
         output: the folder to write.
         history_length: T of every history; a given `schema` decides itself.
+        num_samples: K, events drawn for train requests from the user's whole earlier log of every
+            history; 0 draws none; a given `schema` decides itself.
+        histories: which histories, of `tfrec_feedback.data.history.KINDS`; a given `schema`
+            decides itself.
         lag_seconds: how long an event takes to become known to later requests.
         schema: inputs and tasks, instead of what the source suggests.
         fractions: shares of train, validation and test in time, where the source has no split.
         min_count: rarer train values are left out of the vocabularies.
-        seed: of the shuffle of train requests.
+        seed: of the shuffle of train requests, and of their samples.
         shards: shards a split; default: one for 25,000 requests.
         workers: processes that write shards.
         check_leaks: check names, statistics and the written records (`tfrec_feedback.data.leaks`).
@@ -84,7 +93,8 @@ def prepare(  # noqa: PLR0913 - one keyword an option, all with defaults
         The manifest.
 
     Raises:
-        EventLogError: when the log does not fit the schema, or nothing is left to train on.
+        EventLogError: when the log does not fit the schema, a history cannot be built, or nothing
+            is left to train on.
         FileExistsError: when the folder holds prepared data and `overwrite` is not set.
         LeakError: when `check_leaks` finds something.
 
@@ -103,14 +113,18 @@ def prepare(  # noqa: PLR0913 - one keyword an option, all with defaults
     report("requests", 0, len(events))
     table = group_requests(events, fractions)
     report("requests", len(events), len(events))
-    schema, tokens = _describe(source, table, schema, history_length, min_count)
+    train_rows = table.rows_of("train")
+    if schema is None:
+        schema = infer_schema(source, train_rows, history_length, num_samples, histories)
+    check_schema(schema, source)
+    schema, tokens = fill_vocabularies(schema, events, train_rows, min_count)
     if check_leaks:
         _check_inputs(source, table, schema)
     report("histories", 0, len(events))
-    histories = _histories(events, table, schema, lag_ms)
+    sequences = _sequences(events, table, schema, lag_ms, seed)
     report("histories", len(events), len(events))
     report("encoding", 0, len(events))
-    encoder = RecordEncoder(schema, events, table, histories)
+    encoder = RecordEncoder(schema, events, table, sequences)
     report("encoding", len(events), len(events))
 
     output.mkdir(parents=True, exist_ok=True)
@@ -123,10 +137,12 @@ def prepare(  # noqa: PLR0913 - one keyword an option, all with defaults
     write_vocabularies(output, tokens)
     schema.to_json(output / SCHEMA_FILE)
     if source.truth is not None:
-        _write_truth(output, source)
+        write_truth(output, source.events, source.truth)
     options: dict[str, OptionValue] = {
         **source.settings,
         "history_length": history_length,
+        "num_samples": num_samples,
+        "histories": list(histories),
         "lag_seconds": float(lag_seconds),
         "split_fractions": None if "split" in events else list(fractions),
         "min_count": min_count,
@@ -158,24 +174,11 @@ def check_output(output: Path, overwrite: bool) -> None:
         )
 
 
-def _describe(
-    source: Source,
-    table: RequestTable,
-    schema: Schema | None,
-    history_length: int,
-    min_count: int,
-) -> tuple[Schema, dict[str, Tokens]]:
-    train_rows = table.rows_of("train")
-    if schema is None:
-        schema = infer_schema(source, train_rows, history_length)
-    check_schema(schema, source)
-    return fill_vocabularies(schema, source.events, train_rows, min_count)
-
-
-def _histories(
-    events: pd.DataFrame, table: RequestTable, schema: Schema, lag_ms: int
-) -> dict[str, HistorySlices]:
-    return build_histories(
+def _sequences(
+    events: pd.DataFrame, table: RequestTable, schema: Schema, lag_ms: int, seed: int
+) -> dict[str, EventSlices]:
+    """Returns the events of every history, and of the samples drawn for train requests."""
+    histories = build_histories(
         table.event_user,
         events["timestamp"].to_numpy(),
         feedback_kinds(events),
@@ -184,6 +187,15 @@ def _histories(
         max_lengths={history.name: history.max_length for history in schema.histories},
         lag_ms=lag_ms,
     )
+    sequences: dict[str, EventSlices] = dict(histories)
+    is_train = table.split == SPLITS.index("train")
+    for history in (h for h in schema.histories if h.num_samples):
+        # A generator for each: its samples do not depend on which other histories there are.
+        generator = np.random.default_rng([seed, KINDS.index(history.name)])
+        sequences[history.samples.name] = draw_samples(
+            histories[history.name], history.num_samples, is_train, generator
+        )
+    return sequences
 
 
 def _split(events: pd.DataFrame, table: RequestTable, name: str, shards: list[Shard]) -> Split:
@@ -217,15 +229,6 @@ def _check_written(manifest: Manifest, schema: Schema, report: Progress) -> None
     if found:
         raise leaks.LeakError(found)
     report("leak check", total, total)
-
-
-def _write_truth(output: Path, source: Source) -> None:
-    """Writes the truth of a simulated log with the columns that identify its rows."""
-    if source.truth is None or len(source.truth) != len(source.events):
-        raise EventLogError("The truth of a simulated log must have one row an event.")
-    keys = [c for c in ("request_id", "user_id", "item_id", "timestamp") if c in source.events]
-    truth = source.truth.drop(columns=[c for c in keys if c in source.truth])
-    pd.concat([source.events[keys], truth], axis=1).to_parquet(output / TRUTH_FILE, index=False)
 
 
 def fingerprint(

@@ -54,9 +54,10 @@ class EncodedColumn:
 
     def take(self, rows: np.ndarray) -> EncodedColumn:
         """Returns the column of the given rows, in their order (repeats are allowed)."""
-        sizes = np.diff(self.offsets)[rows]
+        starts = self.offsets[rows]
+        sizes = self.offsets[rows + 1] - starts
         offsets = _offsets(sizes)
-        shift = np.repeat(self.offsets[:-1][rows] - offsets[:-1], sizes)
+        shift = np.repeat(starts - offsets[:-1], sizes)
         return EncodedColumn(self.dtype, self.data[np.arange(offsets[-1]) + shift], offsets)
 
     def grouped(self, width: int) -> EncodedColumn:

@@ -13,6 +13,12 @@ text) and has its true count in `<name>_count`. Besides:
 | `request_id`, `user_key` | bytes [1] | who asked, as text |
 | `timestamp` | int64 [1] | milliseconds since 1970 |
 | `<history>_timestamp` | int64 [n] | times of the history's events; for audits, not an input |
+| `<history>_sample_<feature>` | its type [k] | events drawn from all the user's earlier ones |
+| `<history>_sample_length` | int64 [1] | k; 0 outside the train split |
+| `<history>_sample_timestamp` | int64 [k] | times of the samples; for audits, not an input |
+
+Samples are there for the histories that have `num_samples` in the schema. They are read in training
+alone (`schema.training_inputs()`), and look like a history but for their order, which is random.
 """
 
 from __future__ import annotations
@@ -26,7 +32,7 @@ import pandas as pd
 from tfrec_feedback.data.columns import convert
 from tfrec_feedback.data.events import EventLogError
 from tfrec_feedback.data.grouping import RequestTable
-from tfrec_feedback.data.history import HistorySlices
+from tfrec_feedback.data.history import EventSlices, HistorySlices
 from tfrec_feedback.data.protobuf import (
     EncodedColumn,
     FeatureEncoder,
@@ -49,7 +55,7 @@ def label_key(flag: str) -> str:
 
 
 def history_timestamp_key(history: str) -> str:
-    """Returns the name of the times of a history's events."""
+    """Returns the name of the times of the events of a history, or of its samples."""
     return f"{history}_timestamp"
 
 
@@ -75,16 +81,48 @@ class _Values:
             yield f"{name}_count", self.counts
 
 
+class _Slices:
+    """One feature of the records whose values stand one after another for every request."""
+
+    def __init__(self, name: str, column: EncodedColumn, start: np.ndarray, end: np.ndarray):
+        self._encoder = FeatureEncoder(name, column)
+        self._start, self._end = start, end
+
+    def entries(self, requests: np.ndarray) -> list[bytes]:
+        """Returns the map entries of some requests."""
+        return self._encoder.entries(self._start[requests], self._end[requests])
+
+
+class _Gathered:
+    """One feature of the records whose values are picked from here and there.
+
+    Drawn events have no order that requests could share slices of, and there are more of them than
+    the log has rows: they are brought together for a few requests at a time.
+    """
+
+    def __init__(self, name: str, column: EncodedColumn, codes: np.ndarray, drawn: EventSlices):
+        self._name, self._column, self._codes, self._drawn = name, column, codes, drawn
+
+    def entries(self, requests: np.ndarray) -> list[bytes]:
+        """Returns the map entries of some requests."""
+        sizes = self._drawn.length[requests]
+        ends = np.cumsum(sizes)
+        starts = ends - sizes
+        positions = np.arange(sizes.sum()) + np.repeat(self._drawn.start[requests] - starts, sizes)
+        column = self._column.take(self._codes[self._drawn.events[positions]])
+        return FeatureEncoder(self._name, column).entries(starts, ends)
+
+
 class RecordEncoder:
     """Serialises requests.
 
-    Everything is encoded once when the object is built; `encode` only joins slices.
+    Values are encoded once when the object is built; `encode` only joins slices.
 
     Args:
         schema: what the records hold.
         events: canonical log.
         table: its requests.
-        histories: slices of every history of the schema.
+        sequences: events of every history and sample sequence of the schema, by name.
 
     Raises:
         EventLogError: when a column does not fit its feature, or a feature is called like one of
@@ -96,35 +134,46 @@ class RecordEncoder:
         schema: Schema,
         events: pd.DataFrame,
         table: RequestTable,
-        histories: Mapping[str, HistorySlices],
+        sequences: Mapping[str, EventSlices],
     ):
-        self._fields: dict[str, tuple[FeatureEncoder, np.ndarray, np.ndarray]] = {}
+        self._fields: dict[str, _Slices | _Gathered] = {}
         # What audits read stands first, so that they need not parse the rest of a record.
         self._add_request(events, table)
         times = encode_column(events["timestamp"].to_numpy(), "int64")
-        for name, slices in histories.items():
-            column = times.take(slices.events)
-            self._add(history_timestamp_key(name), column, slices.start, slices.end)
+        every = np.arange(len(events))
+        for name, slices in sequences.items():
+            self._add_events(history_timestamp_key(name), times, every, slices)
         features = {f.name: _Values(events[f.name], f) for f in schema.features}
         for feature in schema.context:
             codes = features[feature.name].codes[table.first_rows]
             for name, column in features[feature.name].columns(feature.name):
                 self._add(name, column, codes, codes + 1)
         self._add_candidates(schema, events, table, features)
-        for sequence in schema.histories:
-            slices = histories[sequence.name]
+        for sequence in (*schema.histories, *schema.samples):
+            slices = sequences[sequence.name]
             for name in sequence.features:
-                codes = features[name].codes[slices.events]
                 for wire, column in features[name].columns(f"{sequence.name}_{name}"):
-                    self._add(wire, column.take(codes), slices.start, slices.end)
+                    self._add_events(wire, column, features[name].codes, slices)
             self._add_number(sequence.length, slices.length)
 
+    def _add_events(
+        self, name: str, column: EncodedColumn, codes: np.ndarray, slices: EventSlices
+    ) -> None:
+        """Adds what events of the log hold: row i of the log holds row `codes[i]` of the column."""
+        if isinstance(slices, HistorySlices):
+            self._add(name, column.take(codes[slices.events]), slices.start, slices.end)
+        else:
+            self._add_field(name, _Gathered(name, column, codes, slices))
+
     def _add(self, name: str, column: EncodedColumn, start: np.ndarray, end: np.ndarray) -> None:
+        self._add_field(name, _Slices(name, column, start, end))
+
+    def _add_field(self, name: str, field: _Slices | _Gathered) -> None:
         if name in self._fields:
             raise EventLogError(
                 f"The records already hold a feature {name!r}; rename the column of that name."
             )
-        self._fields[name] = (FeatureEncoder(name, column), start, end)
+        self._fields[name] = field
 
     def _add_number(self, name: str, numbers: np.ndarray) -> None:
         self._add(name, encode_column(np.arange(numbers.max() + 1), "int64"), numbers, numbers + 1)
@@ -161,6 +210,4 @@ class RecordEncoder:
         """Yields the records of the given requests, in their order."""
         for begin in range(0, len(requests), _CHUNK):
             chunk = requests[begin : begin + _CHUNK]
-            yield from join_examples(
-                [e.entries(start[chunk], end[chunk]) for e, start, end in self._fields.values()]
-            )
+            yield from join_examples([f.entries(chunk) for f in self._fields.values()])

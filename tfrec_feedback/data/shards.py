@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
+from tfrec_feedback.data.events import EventLogError
 from tfrec_feedback.data.grouping import RequestTable
 from tfrec_feedback.data.manifest import MANIFEST_FILE, SCHEMA_FILE, SPLITS, Shard
 from tfrec_feedback.data.records import RecordEncoder
@@ -118,6 +120,15 @@ def _write(directory: Path, task: ShardTask) -> Shard:
         raise RuntimeError("A shard worker has no encoder: it was not forked by write_shards.")
     records, size = write_records(directory / task.file, _encoder.encode(task.requests))
     return Shard(file=task.file, records=records, bytes=size)
+
+
+def write_truth(directory: Path, events: pd.DataFrame, truth: pd.DataFrame) -> None:
+    """Writes the truth of a simulated log with the columns that identify its rows."""
+    if len(truth) != len(events):
+        raise EventLogError("The truth of a simulated log must have one row an event.")
+    keys = [c for c in ("request_id", "user_id", "item_id", "timestamp") if c in events]
+    truth = truth.drop(columns=[c for c in keys if c in truth])
+    pd.concat([events[keys], truth], axis=1).to_parquet(directory / TRUTH_FILE, index=False)
 
 
 def clean_folder(directory: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ import pandas as pd
 
 from tfrec_feedback.data.columns import convert, is_multi_valued
 from tfrec_feedback.data.events import FLAGS, EventLogError, Source
-from tfrec_feedback.data.history import KINDS
+from tfrec_feedback.data.history import FEEDBACKS, KINDS
 from tfrec_feedback.schema import (
     Buckets,
     Encoding,
@@ -80,7 +80,13 @@ def quantile_buckets(values: np.ndarray) -> Buckets:
     return Buckets(tuple(np.unique(cuts.astype(np.float32)).tolist()))
 
 
-def infer_schema(source: Source, train_rows: np.ndarray, history_length: int) -> Schema:
+def infer_schema(
+    source: Source,
+    train_rows: np.ndarray,
+    history_length: int,
+    num_samples: int = 0,
+    histories: Sequence[str] = FEEDBACKS,
+) -> Schema:
     """Describes a source's columns: integers and text by vocabulary, floats by quantile buckets.
 
     Vocabularies are left to `fill_vocabularies`.
@@ -89,7 +95,13 @@ def infer_schema(source: Source, train_rows: np.ndarray, history_length: int) ->
         source: the log; its `encodings` go before what is inferred.
         train_rows: rows to learn bucket boundaries from.
         history_length: T of every history.
+        num_samples: K of every history, see `FeedbackSequence`.
+        histories: which histories, of `KINDS`.
+
+    Raises:
+        EventLogError: for a history that cannot be built.
     """
+    check_histories(histories)
 
     def feature(name: str) -> Feature:
         column = source.events[name]
@@ -103,7 +115,8 @@ def infer_schema(source: Source, train_rows: np.ndarray, history_length: int) ->
         context=tuple(feature(name) for name in source.context_columns),
         candidate=tuple(feature(name) for name in source.candidate_columns),
         histories=tuple(
-            FeedbackSequence(kind, source.history_features, history_length) for kind in KINDS
+            FeedbackSequence(kind, source.history_features, history_length, num_samples)
+            for kind in histories
         ),
     )
 
@@ -116,6 +129,16 @@ def _infer_encoding(name: str, column: pd.Series, train_rows: np.ndarray) -> Enc
         whole = all(isinstance(v, int) for v in count_values(column))
     # The size is not known yet; 1 stands for it until the tokens are counted.
     return Vocabulary("int64" if whole else "string", file=f"{VOCABULARIES}/{name}.txt", size=1)
+
+
+def check_histories(names: Iterable[str]) -> None:
+    """Raises `EventLogError` when a history cannot be built from a log, naming the closest."""
+    for name in names:
+        if name not in KINDS:
+            raise EventLogError(
+                f"History {name!r} cannot be built; expected some of {list(KINDS)}."
+                f"{suggest(name, KINDS)}"
+            )
 
 
 def check_schema(schema: Schema, source: Source) -> None:
@@ -131,12 +154,7 @@ def check_schema(schema: Schema, source: Source) -> None:
                     f"source {source.name!r}, which has {list(columns)}."
                     f"{suggest(feature.name, columns)}"
                 )
-    for sequence in schema.histories:
-        if sequence.name not in KINDS:
-            raise EventLogError(
-                f"The schema's history {sequence.name!r} cannot be built; expected some of "
-                f"{list(KINDS)}.{suggest(sequence.name, KINDS)}"
-            )
+    check_histories(sequence.name for sequence in schema.histories)
     for flag in schema.feedbacks:
         if flag not in FLAGS:
             raise EventLogError(

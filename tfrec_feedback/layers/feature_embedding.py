@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tfrec_feedback.layers.dropout import ResumableDropout
 from tfrec_feedback.layers.feature_encoding import Tensors, table_offsets
-from tfrec_feedback.schema import Feature, Schema
+from tfrec_feedback.schema import Feature, FeedbackSequence, Schema
 
 
 class EmbeddedRequest(NamedTuple):
@@ -19,11 +19,13 @@ class EmbeddedRequest(NamedTuple):
         context: `[R, F_context, D]`.
         candidates: `[R, N, F_candidate, D]`.
         histories: for each feedback, ragged `[R, (n), F_history, D]`: valid events alone.
+        samples: the same of items drawn from the user's whole earlier log; training batches alone.
     """
 
     context: tf.Tensor
     candidates: tf.Tensor
     histories: dict[str, tf.RaggedTensor]
+    samples: dict[str, tf.RaggedTensor]
 
 
 @tf.keras.utils.register_keras_serializable(package="tfrec_feedback")
@@ -39,6 +41,8 @@ class FeatureEmbedding(tf.keras.layers.Layer):
         histories: names of the histories to look up; default: all of the schema.
         context_dropout: share of context field vectors dropped as a whole while training: keeps
             the model from recognising the users it has seen.
+        samples: names of the histories whose samples are looked up as well, where the batch has
+            them: training batches alone do.
 
     Call arguments:
         encoded: output of `FeatureEncoder`: `<group>_rows`, `<group>_weights`. Padded candidates
@@ -57,6 +61,7 @@ class FeatureEmbedding(tf.keras.layers.Layer):
         embedding_dim: int,
         histories: Sequence[str] | None = None,
         context_dropout: float = 0.0,
+        samples: Sequence[str] = (),
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -67,6 +72,7 @@ class FeatureEmbedding(tf.keras.layers.Layer):
         every = [history.name for history in schema.histories]
         self.histories = every if histories is None else list(histories)
         self.context_dropout = context_dropout
+        self.samples = list(samples)
         self._context_dropout = ResumableDropout(context_dropout)
 
     def build(self, input_shape: Any) -> None:
@@ -85,17 +91,25 @@ class FeatureEmbedding(tf.keras.layers.Layer):
         candidates = self._lookup("candidate", self.schema.candidate, encoded)
         kept = self._context_dropout(tf.ones_like(context[..., :1]), training=training)
         context *= kept
-        histories = {name: self._history(name, encoded) for name in self.histories}
-        return EmbeddedRequest(context, candidates, histories)
+        histories = {
+            name: self._history(self.schema.history(name), encoded) for name in self.histories
+        }
+        sampled = {name: self.schema.history(name).samples for name in self.samples}
+        samples = {
+            name: self._history(sequence, encoded)
+            for name, sequence in sampled.items()
+            if sequence.length in encoded
+        }
+        return EmbeddedRequest(context, candidates, histories, samples)
 
     def _lookup(self, group: str, used: Sequence[Feature], encoded: Tensors) -> tf.Tensor:
         vectors = tf.gather(self.embeddings, encoded[f"{group}_rows"])
         vectors *= encoded[f"{group}_weights"][..., tf.newaxis]
         return sum_slots(vectors, used)
 
-    def _history(self, name: str, encoded: Tensors) -> tf.RaggedTensor:
+    def _history(self, sequence: FeedbackSequence, encoded: Tensors) -> tf.RaggedTensor:
         """Looks up valid events alone: most histories are much shorter than the longest."""
-        sequence = self.schema.history(name)
+        name = sequence.name
         used = [self.schema.feature(feature) for feature in sequence.features]
         valid = {
             key: tf.RaggedTensor.from_tensor(encoded[key], encoded[sequence.length])
@@ -119,6 +133,7 @@ class FeatureEmbedding(tf.keras.layers.Layer):
             "embedding_dim": self.embedding_dim,
             "histories": self.histories,
             "context_dropout": self.context_dropout,
+            "samples": self.samples,
         }
 
     @classmethod

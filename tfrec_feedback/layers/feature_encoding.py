@@ -57,7 +57,9 @@ class FeatureEncoder(tf.keras.layers.Layer):
         schema: what a request holds; its vocabularies must be readable.
 
     Call arguments:
-        features: the tensors of `schema.inputs()`, by name.
+        features: the tensors of `schema.inputs()`, by name. In training also those of
+            `schema.training_inputs()`: samples whose lengths are there are encoded like
+            histories, to `<history>_sample_rows` and so on; where they are not, there are none.
     """
 
     def __init__(self, schema: Schema, **kwargs: Any):
@@ -72,20 +74,26 @@ class FeatureEncoder(tf.keras.layers.Layer):
 
     def call(self, features: Tensors) -> Tensors:
         """Encodes raw tensors; see the class for the result."""
-        missing = [spec.name for spec in self.schema.inputs() if spec.name not in features]
-        if missing:
-            raise ValueError(
-                f"The request batch is missing {missing}. Expected the tensors "
-                f"{[spec.name for spec in self.schema.inputs()]}, got {sorted(features)}."
-            )
+        samples = [sample for sample in self.schema.samples if sample.length in features]
+        self._check_complete(features, {sample.name for sample in samples})
         encoded = self._encode_group("context", self.schema.context, features, "")
         candidates = self._encode_group("candidate", self.schema.candidate, features, "")
         width = tf.shape(candidates["candidate_rows"])[1]
         encoded |= _mask_group("candidate", candidates, features["num_candidates"], width)
         encoded["num_candidates"] = _clamp(features["num_candidates"], width)
-        for sequence in self.schema.histories:
+        for sequence in (*self.schema.histories, *samples):
             encoded |= self._encode_history(sequence, features)
         return encoded
+
+    def _check_complete(self, features: Tensors, samples: set[str]) -> None:
+        expected = [spec.name for spec in self.schema.inputs()]
+        expected += [s.name for s in self.schema.training_inputs() if s.sequence in samples]
+        missing = [name for name in expected if name not in features]
+        if missing:
+            raise ValueError(
+                f"The request batch is missing {missing}. Expected the tensors {expected}, got "
+                f"{sorted(features)}."
+            )
 
     def _encode_history(self, sequence: FeedbackSequence, features: Tensors) -> Tensors:
         used = [self.schema.feature(name) for name in sequence.features]

@@ -1,4 +1,4 @@
-"""Losses that tell feedbacks apart, as `tf.keras.losses.Loss` objects."""
+"""Losses that tell feedbacks apart."""
 
 from tfrec_feedback.losses.feedback_cross_entropy import (
     CLICK,
@@ -7,5 +7,16 @@ from tfrec_feedback.losses.feedback_cross_entropy import (
     FeedbackCrossEntropy,
     feedback_type,
 )
+from tfrec_feedback.losses.triplet import MININGS, SampledItems, cosine_distance, triplet_loss
 
-__all__ = ["CLICK", "DISLIKE", "UNCLICK", "FeedbackCrossEntropy", "feedback_type"]
+__all__ = [
+    "CLICK",
+    "DISLIKE",
+    "MININGS",
+    "UNCLICK",
+    "FeedbackCrossEntropy",
+    "SampledItems",
+    "cosine_distance",
+    "feedback_type",
+    "triplet_loss",
+]

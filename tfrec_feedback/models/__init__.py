@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
 
 from tfrec_feedback.models.base import FeedbackModel, empty_request
 from tfrec_feedback.models.dfn import DFN
+from tfrec_feedback.models.dumn import DUMN
 from tfrec_feedback.schema import Schema, suggest
 
 _OFFICIAL_CODE = {
@@ -28,6 +30,20 @@ MODELS: dict[str, tuple[type[FeedbackModel], dict[str, Any]]] = {
     "dfn_click": (DFN, {"internal": ("click",), "external": ()}),
     "dfn_internal": (DFN, {"external": ()}),
     "dfn_official_code": (DFN, _OFFICIAL_CODE),
+    "dfn_umn": (DFN, {"user_memory": {}}),
+    "dumn": (DUMN, {}),
+    "dumn_learned_strength": (DUMN, {"user_memory": {"key_strength": "learned"}}),
+    "dumn_no_fp": (DUMN, {"purify": False}),
+    "dumn_no_umn": (DUMN, {"user_memory": None}),
+    "dumn_umn1": (DUMN, {"user_memory": {"shared": True}}),
+    "dumn_pair_concat": (DUMN, {"pair": "concat"}),
+    "dumn_pair_cross": (DUMN, {"pair": "cross"}),
+    "dumn_pair_ffn": (DUMN, {"pair": "ffn"}),
+    "dumn_pair_attention": (DUMN, {"pair": "attention"}),
+    "dumn_no_tl": (DUMN, {"user_memory": {"triplet_weight": 0.0}}),
+    "dumn_rs": (DUMN, {"user_memory": {"mining": "random"}}),
+    "dumn_if": (DUMN, {"histories": ("click", "unclick"), "purify": False}),
+    "dumn_af": (DUMN, {"histories": ("all",), "purify": False}),
 }
 """Class and preset parameters of every model name."""
 
@@ -68,9 +84,18 @@ def build_model(name: str, schema: Schema, **params: Any) -> tf.keras.Model:
                 f"Model {name!r} has no parameter {key!r}; it takes {sorted(known)}."
                 f"{suggest(key, known)}"
             )
-    model = cls(schema, **{"name": name, **preset, **params})
+    model = cls(schema, **{"name": name, **_merged(preset, params)})
     model.build_weights()
     return model
+
+
+def _merged(preset: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
+    """Overrides a preset; groups of options are overridden option by option."""
+    merged = {**preset, **params}
+    for key, value in params.items():
+        if isinstance(value, Mapping) and isinstance(preset.get(key), Mapping):
+            merged[key] = {**preset[key], **value}
+    return merged
 
 
 def model_parameters(name: str) -> dict[str, Any]:
@@ -84,4 +109,12 @@ def model_parameters(name: str) -> dict[str, Any]:
     return {**defaults, **preset}
 
 
-__all__ = ["DFN", "MODELS", "FeedbackModel", "build_model", "empty_request", "model_parameters"]
+__all__ = [
+    "DFN",
+    "DUMN",
+    "MODELS",
+    "FeedbackModel",
+    "build_model",
+    "empty_request",
+    "model_parameters",
+]

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
-from tfrec_feedback.layers import FeatureEncoder, length_mask
+from tfrec_feedback.layers import FeatureEncoder, length_mask, sum_over_replicas
 from tfrec_feedback.losses import FeedbackCrossEntropy, feedback_type
+from tfrec_feedback.models.steps import add_gradients, split_requests
+from tfrec_feedback.models.user_memory_network import UserMemoryNetwork, add_sums
 from tfrec_feedback.schema import Schema, SchemaError
 
 Tensors = dict[str, tf.Tensor]
+PROTOCOLS = ("one_minus_ctr", "dislike_label")
+INTERESTS = "interests"
+
+
+class Objective(NamedTuple):
+    """What one batch asks of a step: a loss to descend, and sums to write into the memories."""
+
+    loss: tf.Tensor
+    writes: dict[str, Any]
 
 
 class FeedbackModel(tfrs.Model):
@@ -20,9 +31,13 @@ class FeedbackModel(tfrs.Model):
     A subclass lists its layers in `__init__` and reads like its paper's figure in `call`.
 
     Every task is one `tfrs.tasks.Ranking`. The click task is trained on DFN's three-part loss.
-    Without a dislike head, the dislike logit is minus the click logit, as in the DFN and DUMN
-    papers: one ranking serves both tasks, in opposite directions. With one, a second output is
-    trained on the dislike label.
+    Dislikes are predicted in one of three ways. By default the dislike logit is minus the click
+    logit: one ranking serves both tasks, in opposite directions. With
+    `dislike_protocol="dislike_label"` the one output is trained on the dislike label instead, and
+    the click logit is minus it. With `dislike_head` a second output is trained on dislikes.
+
+    A model with a user memory takes its steps as this class does in `train_step`: read, predict,
+    descend, then write the memories once.
 
     Args:
         schema: what a request holds.
@@ -30,14 +45,24 @@ class FeedbackModel(tfrs.Model):
         unclick_weight: weight of exposures without click or dislike.
         dislike_weight: weight of dislikes. It acts on the loss; do not resample dislikes as well.
         dislike_head: trains an output of its own for dislikes.
+        dislike_protocol: `"one_minus_ctr"` or `"dislike_label"`.
         output_bias: adds a bias to the click logit; the dislike head always has one.
 
     Call arguments:
-        features: the tensors of `schema.inputs()`, or the output of `FeatureEncoder` on them.
+        features: the tensors of `schema.inputs()`, or the output of `FeatureEncoder` on them;
+            for training a model with triplet losses, of `schema.training_inputs()`.
         training: enables dropout.
+        return_interests: models with feedback histories only: adds `UserInterests` to the result,
+            as `"interests"`.
 
     Returns:
         `{task: logits [R, N]}`; logits of padded candidates carry no meaning.
+
+    Attributes:
+        user_memory: the model's `UserMemoryNetwork`, or None.
+        micro_batches: how many parts a training batch is split into; their gradients and their
+            writes are summed, and applied once. Less memory, the same step; only the pools that
+            triplets are mined from are those of a part.
     """
 
     def __init__(
@@ -48,11 +73,20 @@ class FeedbackModel(tfrs.Model):
         unclick_weight: float = 1.0,
         dislike_weight: float = 10.0,
         dislike_head: bool = False,
+        dislike_protocol: str = "one_minus_ctr",
         output_bias: bool = False,
         name: str | None = None,
     ):
         super().__init__(name=name)
+        if dislike_protocol not in PROTOCOLS:
+            raise ValueError(
+                f"dislike_protocol must be one of {list(PROTOCOLS)}, got {dislike_protocol!r}."
+            )
+        if dislike_head and dislike_protocol != PROTOCOLS[0]:
+            raise ValueError("dislike_head=True has an output for each task: no dislike_protocol.")
         self.schema = schema
+        self.user_memory: UserMemoryNetwork | None = None
+        self.micro_batches = 1
         self.encoder = FeatureEncoder(schema, name="encoder")
         self._tasks = tuple(task.name for task in schema.tasks)
         if "ctr" not in self._tasks:
@@ -65,9 +99,10 @@ class FeedbackModel(tfrs.Model):
         )
         self._click_output = tf.keras.layers.Dense(1, use_bias=output_bias, name="ctr_output")
         self._dislike_output = None
+        self._main_task = "dislike" if dislike_protocol == "dislike_label" else "ctr"
+        if (dislike_head or self._main_task == "dislike") and "dislike" not in self._tasks:
+            raise SchemaError("Training on dislikes needs a task named 'dislike' in the schema.")
         if dislike_head:
-            if "dislike" not in self._tasks:
-                raise SchemaError("dislike_head=True needs a task named 'dislike' in the schema.")
             self.dislike_task = tfrs.tasks.Ranking(
                 FeedbackCrossEntropy(1.0, 1.0, 1.0, reduction="sum"), name="dislike"
             )
@@ -79,13 +114,36 @@ class FeedbackModel(tfrs.Model):
 
     def task_logits(self, representation: tf.Tensor) -> Tensors:
         """Turns the last representation of each candidate, `[R, N, D]`, into task logits."""
-        click = tf.squeeze(self._click_output(representation), -1)
-        logits = {"ctr": click}
+        output = tf.squeeze(self._click_output(representation), -1)
+        if self._main_task == "dislike":
+            return {"ctr": -output, "dislike": output}
+        logits = {"ctr": output}
         if self._dislike_output is not None:
             logits["dislike"] = tf.squeeze(self._dislike_output(representation), -1)
         elif "dislike" in self._tasks:
-            logits["dislike"] = -click
+            logits["dislike"] = -output
         return logits
+
+    def long_term(
+        self, short_term: Tensors, context: tf.Tensor, with_access: bool
+    ) -> tuple[Tensors, dict[str, Any]]:
+        """Reads the memories.
+
+        Args:
+            short_term: for each feedback, float tensor `[R, N, E]`.
+            context: the user's fields, float tensor `[R, F, D]`.
+            with_access: whether to prepare the write as well.
+
+        Returns:
+            What was read, `[R, N, W]` by feedback, and the accesses; nothing without memories.
+        """
+        if self.user_memory is None:
+            return {}, {}
+        user = side_by_side(context)
+        if not with_access:
+            return self.user_memory(short_term, user), {}
+        access = self.user_memory.access(short_term, user)
+        return {name: found.read for name, found in access.items()}, access
 
     def compute_loss(self, inputs: Any, training: bool = False) -> tf.Tensor:
         """Returns the loss of a batch, averaged over its valid candidates.
@@ -93,30 +151,87 @@ class FeedbackModel(tfrs.Model):
         Args:
             inputs: `(features, labels)` or `(features, labels, sample_weight)`: labels are
                 `{task: [R, N]}` of 0 and 1, weights `[R, N]`.
-            training: whether dropout is on.
+            training: whether dropout is on and triplet losses count.
 
         Returns:
             float scalar.
         """
+        return self.objective(inputs, training).loss
+
+    def objective(
+        self, inputs: Any, training: bool = False, instances: tf.Tensor | None = None
+    ) -> Objective:
+        """Returns the loss of a batch and what it would write; changes nothing.
+
+        Args:
+            inputs: as in `compute_loss`.
+            training: as in `compute_loss`.
+            instances: what the loss is divided by, where the batch is a part of a larger one;
+                default: its own valid candidates.
+        """
         features, labels, sample_weight = tf.keras.utils.unpack_x_y_sample_weight(inputs)
-        logits = self(features, training=training)
-        num_candidates = features["num_candidates"]
-        share = length_mask(num_candidates, tf.shape(logits["ctr"])[1])
-        instances = tf.maximum(tf.reduce_sum(share), 1.0)
-        if sample_weight is not None:
-            share *= sample_weight
-        share /= instances
+        encoded = self.encode(features)
+        network = self.user_memory if training else None
+        options = {} if network is None else {"return_interests": True}
+        outputs = self(encoded, training=training, **options)
+        valid = length_mask(encoded["num_candidates"], tf.shape(outputs["ctr"])[1])
+        own = tf.reduce_sum(valid)
+        instances = tf.maximum(own if instances is None else instances, 1.0)
+        share = valid if sample_weight is None else valid * sample_weight
+        loss = self._task_loss(outputs, labels, share / instances)
+        if network is None:
+            return Objective(loss, {})
+        lengths = {n: encoded[self.schema.history(n).length] for n in network.opposites}
+        triplets, writes = network.objective(outputs[INTERESTS], lengths, valid)
+        return Objective(loss + triplets * own / instances, writes)
+
+    def _task_loss(self, logits: Tensors, labels: Tensors, share: tf.Tensor) -> tf.Tensor:
         dislikes = labels.get("dislike", tf.zeros_like(labels["ctr"]))
+        kinds = feedback_type(labels["ctr"], dislikes)
+        if self._main_task == "dislike":
+            kinds = feedback_type(dislikes, tf.zeros_like(dislikes))
         loss = self.click_task(
-            labels=feedback_type(labels["ctr"], dislikes),
-            predictions=logits["ctr"],
-            sample_weight=share,
+            labels=kinds, predictions=logits[self._main_task], sample_weight=share
         )
         if self._dislike_output is not None:
             loss += self.dislike_task(
-                labels=labels["dislike"], predictions=logits["dislike"], sample_weight=share
+                labels=dislikes, predictions=logits["dislike"], sample_weight=share
             )
         return loss
+
+    def train_step(self, inputs: Any) -> dict[str, tf.Tensor]:
+        """One optimiser step, then one write of the memories with what the step has read.
+
+        Replicas of a `tf.distribute` strategy divide by the candidates of all of them, and write
+        the same memories.
+        """
+        batch = (self.encode(inputs[0]), *inputs[1:])
+        parts = split_requests(batch, self.micro_batches)
+        instances = tf.cast(tf.reduce_sum(batch[0]["num_candidates"]), tf.float32)
+        instances = sum_over_replicas(instances)
+        loss = regularization = tf.constant(0.0)
+        gradients: Any = None
+        writes: Any = None
+        for part in parts:
+            with tf.GradientTape() as tape:
+                objective = self.objective(part, training=True, instances=instances)
+                extra = tf.add_n(self.losses) if self.losses else tf.constant(0.0)
+                extra /= len(parts)
+                total = objective.loss + extra
+            found = tape.gradient(total, self.trainable_variables)
+            gradients = found if gradients is None else add_gradients(gradients, found)
+            writes = objective.writes if writes is None else add_sums(writes, objective.writes)
+            loss, regularization = loss + objective.loss, regularization + extra
+        self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
+        if self.user_memory is not None:
+            self.user_memory.commit(writes)
+        metrics = {metric.name: metric.result() for metric in self.metrics}
+        return {
+            **metrics,
+            "loss": loss,
+            "regularization_loss": regularization,
+            "total_loss": loss + regularization,
+        }
 
     def build_weights(self) -> None:
         """Creates all weights by one call on a request with nothing in it."""
@@ -146,6 +261,13 @@ class FeedbackModel(tfrs.Model):
     def build_from_config(self, config: dict[str, Any]) -> None:
         """Creates the weights of a loaded model."""
         self.build_weights()
+
+
+def side_by_side(fields: tf.Tensor) -> tf.Tensor:
+    """Joins the vectors of all fields: `[..., F, D]` to `[..., F D]`."""
+    shape = tf.shape(fields)
+    width = fields.shape[-2] * fields.shape[-1]
+    return tf.reshape(fields, tf.concat([shape[:-2], [width]], axis=0))
 
 
 def empty_request(schema: Schema) -> Tensors:

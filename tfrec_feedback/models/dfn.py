@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -16,7 +16,12 @@ from tfrec_feedback.layers import (
     WideFMDeep,
     WideWeights,
 )
-from tfrec_feedback.models.base import FeedbackModel, Tensors
+from tfrec_feedback.models.base import INTERESTS, FeedbackModel, Tensors
+from tfrec_feedback.models.user_memory_network import (
+    UserInterests,
+    make_user_memory,
+    sampled_items,
+)
 from tfrec_feedback.schema import Schema
 
 
@@ -54,6 +59,8 @@ class DFN(FeedbackModel):
         history_length_fields: adds the length of every history as a field. Averages cannot tell
             how often the user clicked; off as printed, since it changes m.
         wide_bias: whether every field has a bias in the wide part.
+        user_memory: options of a `UserMemoryNetwork` over the internal interactions' vectors, whose
+            reads become further vectors (DFN+UMN); None, as printed, has no memory.
         **options: `click_weight`, `unclick_weight`, `dislike_weight`, `dislike_head`,
             `output_bias`, `name`; see `FeedbackModel`.
 
@@ -81,6 +88,7 @@ class DFN(FeedbackModel):
         context_dropout: float = 0.0,
         history_length_fields: bool = False,
         wide_bias: bool = True,
+        user_memory: Mapping[str, Any] | None = None,
         **options: Any,
     ):
         given = {k: v for k, v in locals().items() if k not in ("self", "schema", "options")}
@@ -98,7 +106,8 @@ class DFN(FeedbackModel):
         self.wide = WideWeights(schema, wide_bias)
         self._build_interactions(given)
         names = [history.name for history in self._histories]
-        self.embedding = FeatureEmbedding(schema, embedding_dim, names, context_dropout)
+        sampled = self.user_memory.sampled if self.user_memory is not None else ()
+        self.embedding = FeatureEmbedding(schema, embedding_dim, names, context_dropout, sampled)
         self.length_embedding = None
         if history_length_fields and names:
             longest = max(history.max_length for history in self._histories)
@@ -140,6 +149,14 @@ class DFN(FeedbackModel):
             )
             for name in self.internal
         }
+        if given["user_memory"] is not None:
+            self.user_memory = make_user_memory(
+                self.schema, self.internal, given["embedding_dim"], given["user_memory"]
+            )
+            self.memory_projections = {
+                name: tf.keras.layers.Dense(width, use_bias=False, name=f"{name}_memory_projection")
+                for name in self.internal
+            }
         score_scale = given["external_score_scale"]
         self.external_interactions = {
             name: ExternalFeedbackInteraction(
@@ -151,13 +168,20 @@ class DFN(FeedbackModel):
             for name in self.external
         }
 
-    def call(self, features: Tensors, training: bool | None = None) -> Tensors:
+    def call(
+        self, features: Tensors, training: bool | None = None, return_interests: bool = False
+    ) -> Tensors:
         """Scores every candidate of every request; reads as figure 2 of the paper."""
         encoded = self.encode(features)
         fields = self.embedding(encoded, training=training)
         vectors = [fields.candidates]
+        of_feedback: Tensors = {}
         if self._histories:
-            vectors += self._feedback_vectors(fields, encoded)
+            of_feedback, of_instructors = self._feedback_vectors(fields, encoded)
+            vectors += self._as_fields([*of_feedback.values(), *of_instructors], fields.candidates)
+        long_term, access = self.long_term(of_feedback, fields.context, return_interests)
+        reads = [self.memory_projections[name](read) for name, read in long_term.items()]
+        vectors += self._as_fields(reads, fields.candidates)
         context, candidates = fields.context, tf.concat(vectors, axis=2)
         if self.length_embedding is not None:
             lengths = {h.name: encoded[h.length] for h in self._histories}
@@ -166,10 +190,14 @@ class DFN(FeedbackModel):
         representation = self.wide_fm_deep(
             (context, candidates, wide_context, wide_candidates), training=training
         )
-        return self.task_logits(representation)
+        outputs = self.task_logits(representation)
+        if return_interests:
+            samples = sampled_items(self.schema, fields.samples, encoded)
+            outputs[INTERESTS] = UserInterests(of_feedback, of_feedback, access, samples)
+        return outputs
 
-    def _feedback_vectors(self, fields: Any, encoded: Tensors) -> list[tf.Tensor]:
-        """Returns f_c, f_u, f_d and f_ud, f_uc, each as field vectors `[R, N, D / E, E]`."""
+    def _feedback_vectors(self, fields: Any, encoded: Tensors) -> tuple[Tensors, list[tf.Tensor]]:
+        """Returns f_c, f_u, f_d by feedback and f_ud, f_uc, all `[R, N, D]`."""
         lengths = {h.name: encoded[h.length] for h in self._histories}
         behaviours = self.behaviour_embedding(fields.histories)
         target = self._target(fields.candidates)
@@ -178,13 +206,19 @@ class DFN(FeedbackModel):
             for name, interaction in self.internal_interactions.items()
         }
         noisy, length = behaviours.get(self.denoised), lengths.get(self.denoised)
-        of_instructor = [
+        of_instructors = [
             interaction(of_feedback[name], noisy, length)
             for name, interaction in self.external_interactions.items()
         ]
-        shape, width = tf.shape(target), fields.candidates.shape[-1]
-        split = [shape[0], shape[1], target.shape[-1] // width, width]
-        return [tf.reshape(vector, split) for vector in (*of_feedback.values(), *of_instructor)]
+        return of_feedback, of_instructors
+
+    def _as_fields(self, vectors: list[tf.Tensor], candidates: tf.Tensor) -> list[tf.Tensor]:
+        """Cuts `[R, N, D]` into field vectors `[R, N, D / E, E]`."""
+        shape, width = tf.shape(candidates), candidates.shape[-1]
+        return [
+            tf.reshape(vector, [shape[0], shape[1], vector.shape[-1] // width, width])
+            for vector in vectors
+        ]
 
     def _target(self, candidates: tf.Tensor) -> tf.Tensor:
         """Returns the target vectors `[R, N, D]` from the item fields that histories repeat."""
