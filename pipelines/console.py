@@ -76,6 +76,19 @@ def metrics_table(report: dict[str, Any], title: str) -> Table:
     return table
 
 
+def comparison_table(report: dict[str, Any], title: str) -> Table:
+    """Lays out `tfrec_feedback.evaluation.compare`'s report: a row a task."""
+    table = Table(title=title)
+    table.add_column("task")
+    for heading in ("AUC difference", "p (DeLong)", "GAUC difference", "95% interval"):
+        table.add_column(heading, justify="right")
+    for task, values in report.items():
+        grouped = values["gauc_difference"]
+        difference, p = _signed(values["auc_difference"]), _number(values["p_value"])
+        table.add_row(task, difference, p, _signed(grouped["value"]), _range(grouped))
+    return table
+
+
 def slices_table(report: dict[str, Any]) -> Table:
     """Lays out AUC by kind of request."""
     table = Table(title="AUC by kind of request")
@@ -92,6 +105,10 @@ def slices_table(report: dict[str, Any]) -> Table:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
+
+
+def _signed(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.4f}"
 
 
 def _range(interval: dict[str, float | None]) -> str:

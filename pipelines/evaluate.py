@@ -5,13 +5,22 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
-from pipelines.console import metrics_table, progress_bar, reported_errors, slices_table
-from tfrec_feedback.data.manifest import load_manifest
+from pipelines.console import (
+    comparison_table,
+    metrics_table,
+    progress_bar,
+    reported_errors,
+    slices_table,
+)
+from tfrec_feedback.data.manifest import Manifest, load_manifest
+
+if TYPE_CHECKING:
+    from tfrec_feedback.evaluation import Predictions
 
 
 def main(
@@ -20,6 +29,9 @@ def main(
     data: Annotated[
         Path | None, typer.Option(help="Prepared data; default: the run's own.")
     ] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="Another run to compare with on the same exposures.")
+    ] = None,
     skip_corrupt: Annotated[
         bool, typer.Option("--skip-corrupt", help="Skip and count damaged records.")
     ] = False,
@@ -27,9 +39,11 @@ def main(
     """Prints a table of metrics with intervals, and writes it to RUN/evaluation.json."""
     with reported_errors():
         console = Console()
-        report = evaluate_with_progress(run, split, console, data, skip_corrupt)
+        report = evaluate_with_progress(run, split, console, data, skip_corrupt, against)
         console.print(metrics_table(report, f"{run}, {split}"))
         console.print(slices_table(report))
+        if against is not None:
+            console.print(comparison_table(report["against"], f"{run} less {against}, {split}"))
         console.print(f"Written to {run / 'evaluation.json'}", soft_wrap=True)
 
 
@@ -39,6 +53,7 @@ def evaluate_with_progress(
     console: Console,
     data: Path | None = None,
     skip_corrupt: bool = False,
+    against: Path | None = None,
 ) -> dict[str, Any]:
     """Evaluates a run and writes `evaluation.json` into its folder.
 
@@ -48,12 +63,51 @@ def evaluate_with_progress(
         console: where to print.
         data: prepared data, if not the run's own.
         skip_corrupt: skips and counts damaged records, as a run trained that way always does.
+        against: another run, scored on the same data.
 
     Returns:
-        The report of `tfrec_feedback.evaluation.evaluate`.
+        The report of `tfrec_feedback.evaluation.evaluate`; with `against` that of `compare`.
+    """
+    from tfrec_feedback.evaluation import compare, evaluate
+    from tfrec_feedback.runs import RUN_FILE
+
+    scored, manifest = score_with_progress(run, split, console, data, skip_corrupt=skip_corrupt)
+    with console.status("computing intervals ..."):
+        report = {"split": split, "data": manifest.source, **evaluate(scored)}
+    if against is not None:
+        described = json.loads((run / RUN_FILE).read_text(encoding="utf-8"))
+        size = described["config"]["data"]["batch_size"]
+        other, _ = score_with_progress(
+            against, split, console, manifest.directory, size, skip_corrupt
+        )
+        report["against"] = compare(scored, other)
+    (run / "evaluation.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return report
+
+
+def score_with_progress(
+    run: Path,
+    split: str,
+    console: Console,
+    data: Path | None = None,
+    batch_size: int | None = None,
+    skip_corrupt: bool = False,
+) -> tuple[Predictions, Manifest]:
+    """Scores a split with a run's model.
+
+    Args:
+        run: the run's folder.
+        split: name of the split.
+        console: where to print.
+        data: prepared data, if not the run's own.
+        batch_size: requests a batch, if not the run's own; it decides the order of exposures.
+        skip_corrupt: as in `evaluate_with_progress`.
+
+    Returns:
+        The predictions, and the data they are for.
     """
     from tfrec_feedback.data.dataset import check_shards, naming_damage, request_dataset
-    from tfrec_feedback.evaluation import evaluate, predict
+    from tfrec_feedback.evaluation import predict
     from tfrec_feedback.runs import load_run
 
     model, description = load_run(run)
@@ -72,7 +126,7 @@ def evaluate_with_progress(
         dataset = request_dataset(
             manifest,
             split,
-            settings["batch_size"],
+            batch_size or settings["batch_size"],
             encoder=model.encoder,
             metadata=True,
             paths=paths,
@@ -80,11 +134,7 @@ def evaluate_with_progress(
         task = progress.add_task("scoring", total=total, status="")
         with naming_damage(manifest, split):
             scored = predict(model, dataset, lambda n: progress.update(task, advance=n))
-        progress.update(task, status="computing intervals ...")
-        report = {"split": split, "data": manifest.source, **evaluate(scored)}
-        progress.update(task, status="")
-    (run / "evaluation.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    return report
+    return scored, manifest
 
 
 if __name__ == "__main__":

@@ -138,6 +138,43 @@ def evaluate(predictions: Predictions, confidence: float = 0.95) -> dict[str, An
     return report
 
 
+def compare(a: Predictions, b: Predictions, confidence: float = 0.95) -> dict[str, Any]:
+    """Compares two models on the same exposures.
+
+    Args:
+        a: predictions of one model.
+        b: predictions of the other, of the same split.
+        confidence: of the interval.
+
+    Returns:
+        JSON-ready: for every task both have, `auc_difference` (a less b) and the p-value of
+        DeLong's paired test, which takes exposures to be independent; `gauc_difference` with a
+        paired bootstrap interval over users, which does not.
+
+    Raises:
+        ValueError: when the exposures are not the same.
+    """
+    report = {}
+    for task in [task for task in a.logits if task in b.logits]:
+        labels = a.labels[task]
+        if not np.array_equal(labels, b.labels[task]) or not np.array_equal(a.users, b.users):
+            raise ValueError(
+                "The two models were not scored on the same exposures in the same order: score "
+                "both on one prepared folder."
+            )
+        test = metrics.delong_test(labels, a.logits[task], b.logits[task])
+        report[task] = {
+            "auc_difference": _number(test.auc_a - test.auc_b),
+            "p_value": _number(test.p_value),
+            "gauc_difference": _interval(
+                metrics.grouped_auc_difference(
+                    labels, a.logits[task], b.logits[task], a.users, confidence=confidence
+                )
+            ),
+        }
+    return report
+
+
 def _task_report(predictions: Predictions, task: str, confidence: float) -> dict[str, Any]:
     labels, logits = predictions.labels[task], predictions.logits[task]
     users = predictions.users

@@ -11,6 +11,7 @@ from tfrec_feedback.metrics import (
     auc_interval,
     delong_test,
     grouped_auc,
+    grouped_auc_difference,
     grouped_auc_interval,
     intervals,
 )
@@ -185,3 +186,18 @@ def test_confidence_is_a_share_and_not_percent(confidence):
 def test_no_resamples_are_refused():
     with pytest.raises(ValueError, match="num_resamples must be at least 1, got 0"):
         grouped_auc_interval([0, 1], [0, 1], [0, 0], num_resamples=0)
+
+
+def test_the_difference_of_grouped_aucs_is_paired():
+    labels, users = np.tile([0, 1], 40), np.repeat(np.arange(20), 4)
+    rng = np.random.default_rng(0)
+    hard = np.repeat(rng.normal(size=20) * 3, 4)  # some users are hard for both models
+    base = rng.normal(size=80) + labels * hard
+    other = base + 0.05 * rng.normal(size=80)
+    difference = grouped_auc_difference(labels, base, other, users)
+    expected = grouped_auc(labels, base, users) - grouped_auc(labels, other, users)
+    assert difference.value == pytest.approx(expected)
+    alone = grouped_auc_interval(labels, base, users)
+    assert difference.high - difference.low < 0.3 * (alone.high - alone.low)
+    same = grouped_auc_difference(labels, base, base, users)
+    assert tuple(same) == (0.0, 0.0, 0.0)

@@ -3,7 +3,14 @@
 import numpy as np
 import tensorflow as tf
 
-from tests.examples import random_batch, random_labels, random_request, small_schema, tensors
+from tests.examples import (
+    random_batch,
+    random_labels,
+    random_request,
+    random_samples,
+    small_schema,
+    tensors,
+)
 from tests.layers.conformance import assert_close
 from tfrec_feedback.models import build_model, empty_request
 
@@ -59,7 +66,7 @@ def check_invariances(model, schema):
 
 
 def check_training(model, schema):
-    batch = random_batch(schema, 6)
+    batch = {**random_batch(schema, 6), **random_samples(schema, 6)}
     labels = random_labels(batch)
     with tf.GradientTape() as tape:
         loss = model.compute_loss((batch, labels), training=True)

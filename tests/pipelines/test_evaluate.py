@@ -1,4 +1,5 @@
 import json
+import shutil
 
 from pipelines.evaluate import main
 from tests.pipelines.conftest import failed, invoke
@@ -47,3 +48,18 @@ def test_other_data_than_the_runs_are_pointed_out(run_copy, data_copy):
     result = invoke(main, "--run", run_copy, "--data", data_copy, "--split", "validation")
     assert result.exit_code == 0, result.output
     assert "not the data the run was trained on" in result.output
+
+
+def test_two_runs_are_compared_on_the_same_exposures(run_copy, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(run_copy, other)
+    described = json.loads((other / "run.json").read_text())
+    described["config"]["data"]["batch_size"] = 7  # would put exposures in another order
+    (other / "run.json").write_text(json.dumps(described))
+    result = invoke(main, "--run", run_copy, "--against", other)
+    assert result.exit_code == 0, result.output
+    against = json.loads((run_copy / "evaluation.json").read_text())["against"]["ctr"]
+    assert against["auc_difference"] == 0.0
+    assert against["p_value"] == 1.0
+    assert against["gauc_difference"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert "+0.0000" in result.output

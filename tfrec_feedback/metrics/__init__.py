@@ -8,6 +8,7 @@ from tfrec_feedback.metrics.intervals import (
     Interval,
     auc_interval,
     delong_test,
+    grouped_auc_difference,
     grouped_auc_interval,
 )
 
@@ -20,6 +21,7 @@ __all__ = [
     "delong_test",
     "expected_calibration_error",
     "grouped_auc",
+    "grouped_auc_difference",
     "grouped_auc_interval",
     "grouped_auc_report",
     "log_loss",

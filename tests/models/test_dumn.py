@@ -1,0 +1,259 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.examples import random_batch, random_labels, random_samples, small_schema
+from tests.models.conformance import check_model, perturbed, valid_logits
+from tfrec_feedback.models import MODELS, build_model, empty_request
+from tfrec_feedback.schema import (
+    Feature,
+    FeedbackSequence,
+    Identity,
+    Schema,
+    SchemaError,
+)
+
+TINY = {"memory_size": 8, "word_size": 6, "controller_units": 10}
+SMALL = {"embedding_dim": 4, "deep_units": (12, 6), "user_memory": TINY}
+ABLATIONS = sorted(name for name in MODELS if name.startswith("dumn"))
+
+
+def training_batch(schema, requests=6, seed=0, **options):
+    batch = random_batch(schema, requests, seed, **options)
+    return {**batch, **random_samples(schema, requests, seed)}
+
+
+def small(name, schema=None, **params):
+    """A small model of a preset; `dumn_no_umn` keeps its None."""
+    params = {**SMALL, **params}
+    if name == "dumn_no_umn":
+        params.pop("user_memory")
+    return build_model(name, schema or small_schema(), **params)
+
+
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        ("dumn", SMALL),
+        ("dumn_learned_strength", {**SMALL, "dislike_head": True, "attention_hidden": (5,)}),
+        ("dumn_no_umn", {"embedding_dim": 4, "deep_units": (6,), "dropout": 0.1}),
+        ("dumn_umn1", {**SMALL, "share_pair": True, "attention_scale": "head"}),
+        ("dumn_pair_cross", {**SMALL, "dislike_protocol": "dislike_label"}),
+        ("dfn_umn", {"embedding_dim": 4, "num_heads": 2, "user_memory": TINY}),
+    ],
+)
+def test_conformance(name, params, tmp_path):
+    check_model(name, tmp_path, **params)
+
+
+def test_every_ablation_of_the_paper_has_a_preset():
+    assert {
+        "dumn_no_fp",
+        "dumn_no_umn",
+        "dumn_umn1",
+        "dumn_pair_concat",
+        "dumn_pair_cross",
+        "dumn_pair_ffn",
+        "dumn_pair_attention",
+        "dumn_no_tl",
+        "dumn_rs",
+        "dumn_if",
+        "dumn_af",
+    } <= set(MODELS)
+
+
+def wide_schema():
+    """All-events history as well; behaviours of width 16, as with an item id alone."""
+    kinds = ("click", "unclick", "like", "dislike", "all")
+    return Schema(
+        context=(Feature("hour", Identity(24)),),
+        candidate=(Feature("item_id", Identity(50)),),
+        histories=tuple(FeedbackSequence(kind, ("item_id",), 4, 2) for kind in kinds),
+    )
+
+
+def test_parameter_counts_are_those_of_the_method():
+    """E = E_u = E_i = 16, controller 512, memory 256 x 64: sizes of the paper."""
+    model = build_model("dumn", wide_schema())
+    memory = model.user_memory.memory("click")
+    trainable = (16 + 16) * 512 + 512 + 512 * 4 * 64 + 4 * 64
+    assert sum(int(tf.size(w)) for w in memory.trainable_weights) == trainable
+    assert memory.memory.shape == (256, 64)
+    attention = 3 * 2 * 8 * 8 + 16 * 16 + (16 + 16 + 16)
+    assert model.attentions["click"].count_params() == attention
+    assert model.pairs[0].count_params() == 16 * 16 + 64 * 64
+    # 4 (E + Z) = 320 numbers of interests; output network 200-80-1.
+    output = (16 + 16 + 320) * 200 + 200 + 200 * 80 + 80 + 80 + 1
+    layers = [*model._deep, model._click_output]
+    assert sum(layer.count_params() for layer in layers) == output
+
+
+def test_purification_changes_clicks_and_unclicks_alone():
+    schema = small_schema()
+    model = perturbed(small("dumn"))
+    features = random_batch(schema, 5)
+    interests = model(features, return_interests=True)["interests"]
+    for implicit, explicit in (("click", "dislike"), ("unclick", "like")):
+        product = np.sum(interests.short_term[implicit] * interests.pooled[explicit], axis=-1)
+        np.testing.assert_allclose(product, 0.0, atol=1e-4)
+        np.testing.assert_array_equal(interests.short_term[explicit], interests.pooled[explicit])
+    moved = np.abs(interests.short_term["click"] - interests.pooled["click"]).max()
+    assert moved > 1e-3
+    plain = perturbed(small("dumn_no_fp"))(features, return_interests=True)["interests"]
+    for name, vectors in plain.pooled.items():
+        np.testing.assert_array_equal(plain.short_term[name], vectors)
+
+
+def test_ablations_ignore_the_histories_they_leave_out():
+    features = random_batch(small_schema(), 5)
+    model = perturbed(small("dumn_if"))
+    changed = {**features}
+    for name in ("like", "dislike"):
+        changed[f"{name}_length"] = tf.zeros_like(features[f"{name}_length"])
+    np.testing.assert_array_equal(model(changed)["ctr"], model(features)["ctr"])
+    full = perturbed(small("dumn"))
+    assert np.abs(full(changed)["ctr"] - full(features)["ctr"]).max() > 1e-4
+
+
+def test_all_feedback_reads_one_history_without_an_opposite():
+    model = build_model("dumn_af", wide_schema(), user_memory=TINY)
+    assert model.user_memory.opposites == {"all": None}
+    assert model.user_memory.sampled == []
+    assert np.isfinite(model(empty_request(wide_schema()))["ctr"]).all()
+    with pytest.raises(SchemaError, match="Unknown feedback history 'all'"):
+        small("dumn_af")
+
+
+def test_one_shared_memory_takes_the_writes_of_all_feedbacks():
+    model = small("dumn_umn1")
+    assert len(model.user_memory.memories) == 1
+    assert model.user_memory.memory("click") is model.user_memory.memory("dislike")
+    assert len(small("dumn").user_memory.memories) == 4
+
+
+@pytest.mark.parametrize("name", [n for n in ABLATIONS if n != "dumn_af"])
+def test_a_step_writes_the_memories_once_and_only_a_step_does(name):
+    schema = small_schema()
+    model = small(name)
+    batch = training_batch(schema)
+    labels = random_labels(batch)
+    memories = [] if model.user_memory is None else model.user_memory.memories
+    before = [memory.memory.numpy() for memory in memories]
+    model(batch, training=True)
+    model.compute_loss((batch, labels), training=False)
+    model.compute_loss((batch, labels), training=True)
+    model.compile("sgd")
+    model.predict(tf.data.Dataset.from_tensors(batch), verbose=0)
+    model.evaluate(tf.data.Dataset.from_tensors((batch, labels)), verbose=0)
+    for memory, state in zip(memories, before, strict=True):
+        np.testing.assert_array_equal(memory.memory, state)
+    model.fit(tf.data.Dataset.from_tensors((batch, labels)), verbose=0)
+    for memory, state in zip(memories, before, strict=True):
+        assert np.abs(memory.memory - state).max() > 1e-5
+
+
+def test_a_long_slate_writes_no_more_than_a_short_one():
+    """The same candidate once and five times: v = 1 / N makes the writes equal."""
+    schema = small_schema()
+    model = perturbed(small("dumn_no_tl"))
+    once = training_batch(schema, 3, num_candidates=1)
+    candidate = {spec.name for spec in schema.inputs() if "N" in spec.axes}
+    many = {n: tf.repeat(x, 5, axis=1) if n in candidate else x for n, x in once.items()}
+    many["num_candidates"] = once["num_candidates"] * tf.constant([5, 1, 1], tf.int64)
+    writes = [
+        model.objective((batch, random_labels(batch)), training=True).writes
+        for batch in (once, many)
+    ]
+    for a, b in zip(*map(tf.nest.flatten, writes), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_empty_histories_are_not_written_and_give_no_nan():
+    schema = small_schema()
+    for name in ("dumn", "dumn_learned_strength"):
+        model = perturbed(small(name))
+        batch = training_batch(schema, 4, longest=0)
+        states = [memory.memory.numpy() for memory in model.user_memory.memories]
+        model.compile("sgd")
+        logs = model.train_on_batch(batch, random_labels(batch), return_dict=True)
+        assert np.isfinite(logs["loss"])
+        for memory, state in zip(model.user_memory.memories, states, strict=True):
+            np.testing.assert_array_equal(memory.memory, state)
+        assert all(np.isfinite(w).all() for w in model.get_weights())
+
+
+def test_the_memory_is_saved_and_loaded(tmp_path):
+    schema = small_schema()
+    model = small("dumn")
+    model.compile("sgd")
+    batch = training_batch(schema)
+    model.train_on_batch(batch, random_labels(batch))
+    model.save(tmp_path / "model.keras")
+    loaded = tf.keras.models.load_model(tmp_path / "model.keras", compile=False)
+    for name in ("click", "dislike"):
+        np.testing.assert_array_equal(
+            loaded.user_memory.memory(name).memory, model.user_memory.memory(name).memory
+        )
+    assert loaded.get_config() == model.get_config()
+
+
+def test_without_samples_the_loss_says_what_is_missing():
+    with pytest.raises(SchemaError, match="--samples 4"):
+        small("dumn", small_schema(num_samples=0))
+    small("dumn_no_tl", small_schema(num_samples=0))
+    batch = random_batch(small_schema())
+    model = small("dumn")
+    with pytest.raises(ValueError, match=r"no samples of \['click'.*samples=True"):
+        model.compute_loss((batch, random_labels(batch)), training=True)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"pair": "gated"}, r"pair must be one of \['gate'"),
+        ({"deep_units": ()}, "deep_units needs at least one width"),
+        ({"user_memory": {"memry_size": 3}}, "no option 'memry_size'.*memory_size"),
+        ({"user_memory": {"mining": "hard"}}, "mining must be one of"),
+        ({"user_memory": {"triplet_weight": -1.0}}, "triplet_weight must not be negative"),
+        ({"num_heads": 3}, "num_heads must divide the width"),
+        ({"dislike_protocol": "label"}, "dislike_protocol must be one of"),
+        ({"dislike_protocol": "dislike_label", "dislike_head": True}, "no dislike_protocol"),
+    ],
+)
+def test_wrong_parameters_are_refused(params, message):
+    with pytest.raises(ValueError, match=message):
+        build_model("dumn", small_schema(), **{**SMALL, **params})
+
+
+def test_options_of_a_preset_are_overridden_one_by_one():
+    model = small("dumn_rs", user_memory={"memory_size": 5})
+    assert model.user_memory.mining == "random"
+    assert model.user_memory.memory("click").memory_size == 5
+
+
+@pytest.mark.parametrize("name", ["dumn_no_tl", "dfn"])
+def test_the_dislike_label_protocol_learns_dislikes_and_reverses_them_for_clicks(name):
+    schema = small_schema()
+    params = SMALL if name != "dfn" else {"embedding_dim": 4, "num_heads": 2}
+    model = build_model(name, schema, dislike_protocol="dislike_label", **params)
+    batch = training_batch(schema, 8)
+    labels = random_labels(batch)
+    model.compile(tf.keras.optimizers.Adam(0.03))
+    model.fit(tf.data.Dataset.from_tensors((batch, labels)).repeat(60), verbose=0)
+    logits = valid_logits(model, batch)
+    np.testing.assert_array_equal(logits["ctr"], -logits["dislike"])
+    mask = np.arange(batch["item_id"].shape[1])[None] < batch["num_candidates"][:, None]
+    dislikes = labels["dislike"].numpy()[mask] > 0
+    assert logits["dislike"][dislikes].min() > logits["dislike"][~dislikes].max()
+
+
+def test_plain_logistic_loss_counts_a_dislike_as_a_non_click():
+    schema = small_schema()
+    model = perturbed(small("dumn_no_umn"))
+    batch = random_batch(schema)
+    labels = random_labels(batch)
+    logits = model(batch)["ctr"].numpy()
+    mask = np.arange(logits.shape[1])[None] < batch["num_candidates"][:, None]
+    terms = np.log1p(np.exp(-np.abs(logits))) + np.maximum(logits, 0) - logits * labels["ctr"]
+    loss = model.compute_loss((batch, labels))
+    np.testing.assert_allclose(loss, terms.numpy()[mask].mean(), rtol=1e-5)
