@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfrec_feedback.layers.products import batched_product
+from tfrec_feedback.layers.products import batched_product, project
 
 
 def test_multiplies_batch_by_batch():
@@ -18,3 +18,10 @@ def test_multiplies_batch_by_batch():
 def test_operands_that_would_broadcast_are_refused(shape):
     with pytest.raises(ValueError, match="agree in rank and leading axes"):
         batched_product(tf.ones([2, 3, 1, 5]), tf.ones(shape))
+
+
+def test_a_projection_of_width_zero_is_zero_and_others_are_products():
+    np.testing.assert_array_equal(project(tf.ones([2, 4, 0]), tf.ones([0, 3])), np.zeros([2, 4, 3]))
+    np.testing.assert_allclose(
+        project(tf.constant([[1.0, 2.0]]), tf.constant([[3.0], [4.0]])), [[11.0]]
+    )

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.layers.conformance import check_layer
-from tfrec_feedback.layers.split_dense import SplitDense, project
+from tfrec_feedback.layers.split_dense import SplitDense
 
 
 def test_a_context_of_one_and_a_candidate_of_two_by_hand():
@@ -64,13 +64,6 @@ def test_a_graph_without_context_returns_the_bias_and_the_candidates_part():
     layer(inputs)
     layer.set_weights([np.array([[2.0, 3.0]]), np.array([10.0, 20.0])])
     np.testing.assert_allclose(tf.function(layer)(inputs), np.tile([12.0, 23.0], (3, 2, 1)))
-
-
-def test_a_projection_of_width_zero_is_zero_and_others_are_products():
-    np.testing.assert_array_equal(project(tf.ones([2, 4, 0]), tf.ones([0, 3])), np.zeros([2, 4, 3]))
-    np.testing.assert_allclose(
-        project(tf.constant([[1.0, 2.0]]), tf.constant([[3.0], [4.0]])), [[11.0]]
-    )
 
 
 def test_units_must_be_positive():

@@ -57,3 +57,10 @@ def test_parameter_count_is_that_of_the_paper():
 def test_deep_units_must_not_be_empty():
     with pytest.raises(ValueError, match="deep_units"):
         WideFMDeep(deep_units=())
+
+
+def test_a_request_without_context_fields_is_scored_in_a_graph():
+    """oneDNN ends the process on a fused product of inner width 0 and a bias."""
+    layer = WideFMDeep(deep_units=(3,))
+    inputs = (tf.ones([2, 0, 4]), tf.ones([2, 5, 6, 4]), tf.ones([2, 0]), tf.ones([2, 5, 3]))
+    np.testing.assert_allclose(tf.function(layer)(inputs), layer(inputs), atol=1e-5)

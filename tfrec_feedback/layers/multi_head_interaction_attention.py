@@ -8,8 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfrec_feedback.layers.masking import MASKED_LOGIT, length_mask, masked_softmax
-from tfrec_feedback.layers.products import batched_product
-from tfrec_feedback.layers.split_dense import project
+from tfrec_feedback.layers.products import batched_product, project
 
 
 @tf.keras.utils.register_keras_serializable(package="tfrec_feedback")

@@ -1,4 +1,4 @@
-"""Matrix products of equally shaped batches: the one place that may call `tf.matmul`."""
+"""Products that avoid what TensorFlow gets wrong: the one place that may call `tf.matmul`."""
 
 from __future__ import annotations
 
@@ -27,3 +27,25 @@ def batched_product(a: tf.Tensor, b: tf.Tensor, transpose_b: bool = False) -> tf
             f"Operands must agree in rank and leading axes, got shapes {a.shape} and {b.shape}."
         )
     return tf.matmul(a, b, transpose_b=transpose_b)
+
+
+def project(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """`x W` along the last axis, whose static width D may be 0.
+
+    In a graph, a product of inner width 0 followed by a bias is fused by oneDNN into a primitive
+    that ends the process (TensorFlow 2.20), so such a product is never made.
+
+    Args:
+        x: float tensor `[..., D]`.
+        kernel: float tensor `[D, K]`.
+
+    Returns:
+        float tensor `[..., K]`; 0 where D = 0.
+
+    Example:
+        >>> project(tf.ones([2, 0]), tf.ones([0, 3])).shape
+        TensorShape([2, 3])
+    """
+    if x.shape[-1] == 0:
+        return tf.zeros(tf.concat([tf.shape(x)[:-1], kernel.shape[-1:]], axis=0), x.dtype)
+    return tf.tensordot(x, kernel, 1)

@@ -7,27 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-
-def project(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    """`x W` along the last axis, whose static width D may be 0.
-
-    In a graph, a product of inner width 0 followed by a bias is fused by oneDNN into a primitive
-    that ends the process (TensorFlow 2.20), so such a product is never made.
-
-    Args:
-        x: float tensor `[..., D]`.
-        kernel: float tensor `[D, K]`.
-
-    Returns:
-        float tensor `[..., K]`; 0 where D = 0.
-
-    Example:
-        >>> project(tf.ones([2, 0]), tf.ones([0, 3])).shape
-        TensorShape([2, 3])
-    """
-    if x.shape[-1] == 0:
-        return tf.zeros(tf.concat([tf.shape(x)[:-1], kernel.shape[-1:]], axis=0), x.dtype)
-    return tf.tensordot(x, kernel, 1)
+from tfrec_feedback.layers.products import project
 
 
 @tf.keras.utils.register_keras_serializable(package="tfrec_feedback")

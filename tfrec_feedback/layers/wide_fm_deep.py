@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfrec_feedback.layers.dropout import ResumableDropout
+from tfrec_feedback.layers.products import project
 
 
 def bi_interaction(total: tf.Tensor, total_of_squares: tf.Tensor) -> tf.Tensor:
@@ -110,7 +111,7 @@ class WideFMDeep(tf.keras.layers.Layer):
         of_candidates = tf.reshape(
             candidates, [shape[0], shape[1], candidates.shape[2] * candidates.shape[3]]
         )
-        shared = tf.tensordot(of_context, self.kernel[:rows], 1) + self.bias
+        shared = project(of_context, self.kernel[:rows]) + self.bias
         return shared[:, tf.newaxis] + tf.tensordot(of_candidates, self.kernel[rows:], 1)
 
     def get_config(self) -> dict[str, Any]:
