@@ -159,6 +159,32 @@ def test_a_dislike_head_is_exported_too(tmp_path):
     assert max(np.abs(s["ctr"] + s["dislike"] - 1).max() for s in scores) > 0.01
 
 
+def test_a_user_memory_is_exported_as_trained_and_never_written_by_scoring(tmp_path):
+    memory = {"memory_size": 9, "word_size": 4, "controller_units": 6}
+    model = build_model("dumn", SCHEMA, embedding_dim=4, deep_units=[8], user_memory=memory)
+    model = perturbed(model)
+    state = model.user_memory.memory("dislike").memory.numpy()
+    version = publish(model, tmp_path / "dfn", version=1)
+    loaded = tf.saved_model.load(str(version))
+    requests = random_requests(20, seed=1)
+    with FeedbackServer(tmp_path / "dfn", "dfn") as server:
+        check_all(model, loaded, server.target, requests)
+    operations = {
+        operation.type
+        for signature in loaded.signatures.values()
+        for graph in (signature.graph, *signature.graph._functions.values())
+        for operation in getattr(graph, "graph", graph).get_operations()
+    }
+    assert "ReadVariableOp" in operations
+    assert not {kind for kind in operations if kind.startswith("Assign")}
+    stored = [v for v in tf.train.list_variables(str(version / "variables" / "variables"))]
+    shapes = [shape for _, shape in stored]
+    assert shapes.count([9, 4]) == 4
+    reader = tf.train.load_checkpoint(str(version / "variables" / "variables"))
+    kept = [reader.get_tensor(name) for name, shape in stored if shape == [9, 4]]
+    assert any(np.array_equal(value, state) for value in kept)
+
+
 def test_padding_with_the_first_element_changes_nothing(loaded):
     batch = random_requests(6, seed=2)
     arrays = encode_requests(SCHEMA, batch)

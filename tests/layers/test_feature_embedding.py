@@ -1,7 +1,7 @@
 import numpy as np
 import tensorflow as tf
 
-from tests.examples import random_batch, small_schema, tensors
+from tests.examples import random_batch, random_samples, small_schema, tensors
 from tests.layers.conformance import check_layer
 from tfrec_feedback.layers import FeatureEmbedding, FeatureEncoder, WideWeights
 
@@ -84,3 +84,18 @@ def test_wide_weights_are_scalars_of_the_field_not_of_the_shared_table():
     context, candidates = layer(encoded)
     np.testing.assert_allclose(context, [[0.0, 0.0, 1.25]])
     np.testing.assert_allclose(candidates, [[[0.0, 2.0 + 4.0, 0.0]]])
+
+
+def test_samples_are_looked_up_where_the_batch_has_them():
+    layer = FeatureEmbedding(SCHEMA, 3, histories=["click"], samples=["click", "like"])
+    requests = random_batch(SCHEMA, 4)
+    assert layer(FeatureEncoder(SCHEMA)(requests)).samples == {}
+    encoded = FeatureEncoder(SCHEMA)({**requests, **random_samples(SCHEMA, 4)})
+    fields = layer(encoded)
+    assert sorted(fields.histories) == ["click"]
+    assert sorted(fields.samples) == ["click", "like"]
+    np.testing.assert_array_equal(
+        fields.samples["like"].row_lengths(), encoded["like_sample_length"]
+    )
+    first = encoded["like_sample_rows"][encoded["like_sample_length"] > 0][0, 0, 0]
+    np.testing.assert_array_equal(fields.samples["like"].flat_values[0, 0], layer.embeddings[first])

@@ -152,36 +152,6 @@ def test_a_step_writes_the_memories_once_and_only_a_step_does(name):
         assert np.abs(memory.memory - state).max() > 1e-5
 
 
-def test_a_long_slate_writes_no_more_than_a_short_one():
-    """The same candidate once and five times: v = 1 / N makes the writes equal."""
-    schema = small_schema()
-    model = perturbed(small("dumn_no_tl"))
-    once = training_batch(schema, 3, num_candidates=1)
-    candidate = {spec.name for spec in schema.inputs() if "N" in spec.axes}
-    many = {n: tf.repeat(x, 5, axis=1) if n in candidate else x for n, x in once.items()}
-    many["num_candidates"] = once["num_candidates"] * tf.constant([5, 1, 1], tf.int64)
-    writes = [
-        model.objective((batch, random_labels(batch)), training=True).writes
-        for batch in (once, many)
-    ]
-    for a, b in zip(*map(tf.nest.flatten, writes), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
-
-
-def test_empty_histories_are_not_written_and_give_no_nan():
-    schema = small_schema()
-    for name in ("dumn", "dumn_learned_strength"):
-        model = perturbed(small(name))
-        batch = training_batch(schema, 4, longest=0)
-        states = [memory.memory.numpy() for memory in model.user_memory.memories]
-        model.compile("sgd")
-        logs = model.train_step((batch, random_labels(batch)))
-        assert np.isfinite(logs["loss"])
-        for memory, state in zip(model.user_memory.memories, states, strict=True):
-            np.testing.assert_array_equal(memory.memory, state)
-        assert all(np.isfinite(w).all() for w in model.get_weights())
-
-
 def test_the_memory_is_saved_and_loaded(tmp_path):
     schema = small_schema()
     model = small("dumn")
