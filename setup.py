@@ -18,8 +18,10 @@ TRAIN = [
     "tensorflow-recommenders==0.7.*",
     "tensorboard>=2.20",
     "google-crc32c>=1.6",
+    "matplotlib>=3.9",
     "pandas>=2.2",
     "pyarrow>=18",
+    "scikit-learn>=1.5",
     "scipy>=1.14",
     "tomli-w>=1.1",
     "typer>=0.15",
@@ -33,7 +35,6 @@ DEV = [
     "pandas-stubs>=2.2",
     "pytest>=8.3",
     "ruff>=0.8",
-    "scikit-learn>=1.5",
 ]
 
 setup(

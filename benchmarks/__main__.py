@@ -15,7 +15,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from rich.console import Console
 
-NAMES = ("dfn_training", "input_pipeline", "prepare", "optimizer", "serving")
+NAMES = ("dfn_training", "dumn", "input_pipeline", "prepare", "optimizer", "serving")
 _WIDTH = 120  # Headings stay readable where output is piped.
 
 
@@ -33,10 +33,12 @@ def main() -> None:
     reports = {}
     for name in arguments.names or NAMES:
         start = time.perf_counter()
-        report = importlib.import_module(f"benchmarks.{name}").run()
-        console.print(report.table())
+        found = importlib.import_module(f"benchmarks.{name}").run()
+        for report in found if isinstance(found, list) else [found]:
+            console.print(report.table())
+            key = f"{name}: {report.title}" if isinstance(found, list) else name
+            reports[key] = dataclasses.asdict(report)
         console.print(f"{name} took {time.perf_counter() - start:.0f} s\n", style="dim")
-        reports[name] = dataclasses.asdict(report)
     if arguments.json:
         arguments.json.write_text(json.dumps(reports, indent=2) + "\n", encoding="utf-8")
 

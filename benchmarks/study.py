@@ -18,7 +18,7 @@ from rich.console import Console
 from pipelines.console import reported_errors
 from pipelines.evaluate import evaluate_with_progress
 from pipelines.train import train_with_progress
-from tfrec_feedback.config import load_config
+from tfrec_feedback.config import Config, load_config
 from tfrec_feedback.data.manifest import load_manifest
 
 MODELS = "dfn_no_feedback,dfn_click,dfn_internal,dfn,dfn_official_code"
@@ -41,14 +41,23 @@ def main(
             for seed in range(seeds):
                 overrides = [f"data.directory={data}", f"model.name={name}", f"train.seed={seed}"]
                 run = output / data.name / f"{name}-{seed}"
-                report = _report(run, load_config(config, [*(set or []), *overrides]), console)
+                report = report_of_run(
+                    run, load_config(config, [*(set or []), *overrides]), console
+                )
                 reports.setdefault(name, []).append(report)
         table = markdown(reports)
     typer.echo(table)
     (output / data.name / "table.md").write_text(table + "\n", encoding="utf-8")
 
 
-def _report(run: Path, config: Any, console: Console) -> dict[str, Any]:
+def report_of_run(run: Path, config: Config, console: Console) -> dict[str, Any]:
+    """Returns a run's evaluation on the test split, after what of the run is still missing.
+
+    Args:
+        run: the run's folder; new, interrupted, finished or evaluated.
+        config: its configuration.
+        console: where to print.
+    """
     path = run / "evaluation.json"
     if not path.is_file():
         console.print(f"{run}")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from pipelines.console import progress_bar, reported_errors
 from tfrec_feedback.config import Config, DataConfig, load_config
@@ -19,6 +21,11 @@ if TYPE_CHECKING:
 
 SIMULATED = Path(__file__).parent / "configs" / "simulated.toml"
 """Configuration of the simulated log, the default of `train` and `run`."""
+
+_REMEDY = (
+    "--model dumn_learned_strength, or --set 'model.user_memory={key_strength=\"learned\"}' with "
+    "another model"
+)
 
 
 def main(
@@ -116,7 +123,42 @@ def train_with_progress(
         f"{best[config.train.monitor]:.4f}. The run is in {run}",
         soft_wrap=True,
     )
+    if result.memory_health:
+        _print_memory_health(result, console)
     return result
+
+
+def _print_memory_health(result: TrainingResult, console: Console) -> None:
+    from tfrec_feedback.interests import collapsed
+
+    console.print(memory_table(result.memory_health))
+    names = collapsed(result.memory_health)
+    if not names:
+        return
+    message = (
+        f"The memory of {', '.join(names)} has collapsed to one vector: every user reads the same."
+    )
+    if result.model.user_memory.memories[0].key_strength == 1.0:
+        message += f" The printed key strength of 1.0 does this. Try {escape(_REMEDY)}."
+    console.print(f"[yellow]{message}[/yellow]", soft_wrap=True)
+
+
+def memory_table(health: dict[str, dict[str, float]]) -> Table:
+    """Lays out `tfrec_feedback.interests.memory_health`: a row a feedback."""
+    table = Table(title="memory health")
+    table.add_column("feedback")
+    for heading in ("slots alike", "reads alike", "read entropy", "slots in use"):
+        table.add_column(heading, justify="right")
+    for name, measured in health.items():
+        table.add_row(
+            name,
+            f"{measured['slot_cosine']:.4f}",
+            f"{measured['read_cosine']:.6f}",
+            f"{measured['read_entropy']:.4f}",
+            f"{measured['slots_in_use']:.1%}",
+        )
+    table.caption = "Alike: mean cosine of two slots, or of what two requests read; 1 is the same."
+    return table
 
 
 def _quoted(text: object) -> str:

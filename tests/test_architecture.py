@@ -22,6 +22,8 @@ LEVELS = {
     "runs": 3,
     "training": 3,
     "evaluation": 3,
+    "interests": 3,
+    "pictures": 3,
     "export": 3,
 }
 ALONE = (1, 2)

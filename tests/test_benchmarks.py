@@ -13,12 +13,14 @@ from benchmarks import (
     input_pipeline,
     optimizer,
     prepare,
+    sensitivity,
     serving,
 )
 from benchmarks.dfn_training import check_equal, encoded_batch
 from benchmarks.measure import Report, interleaved_medians, paired_ratios, readable
 from benchmarks.naive import naive_copy, one_candidate_a_row
 from benchmarks.workload import synthetic_request, synthetic_schema
+from tfrec_feedback.config import load_config
 from tfrec_feedback.models import build_model
 from tfrec_feedback.requests import encode_requests
 
@@ -142,3 +144,47 @@ def test_the_command_refuses_unknown_names(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         __main__.main()
     assert "unknown benchmark 'optimiser'" in capsys.readouterr().err
+
+
+TINY_MEMORY = ["model.embedding_dim=4", "model.deep_units=[8]", "data.batch_size=64"]
+TINY_MEMORY += ["train.epochs=1", "train.snapshots=0", "model.user_memory={controller_units=8}"]
+TINY_MEMORY += ["model.histories=['click']"]
+
+
+def test_sensitivity_trains_every_size_once(tiny_data, tmp_path, capsys):
+    options = {"data": tiny_data.directory, "output": tmp_path, "set": TINY_MEMORY}
+    grid = tmp_path / tiny_data.directory.name
+    sensitivity.main(model="dumn_no_tl", sizes="4", words="2, 3", seeds=1, config=None, **options)
+    first = capsys.readouterr().out
+    runs = [grid / f"dumn_no_tl-4x{width}-0" for width in (2, 3)]
+    found = [json.loads((run / "evaluation.json").read_text()) for run in runs]
+    aucs = [report["tasks"]["ctr"]["auc"]["value"] for report in found]
+    assert (grid / "table.md").read_text() == (
+        f"| click AUC | M = 4 |\n|---|---|\n| W = 2 | {aucs[0]:.4f} |\n| W = 3 | {aucs[1]:.4f} |\n"
+    )
+    assert f"pipelines.visualize --grid {grid}" in first
+    # A second time nothing is trained: finished runs may not be trained again.
+    sensitivity.main(model="dumn_no_tl", sizes="4", words="2,3", seeds=1, config=None, **options)
+    assert capsys.readouterr().out.endswith(first[first.index("| click AUC") :])
+
+
+def test_sensitivity_changes_sizes_and_no_other_option():
+    config = load_config(overrides=["model.user_memory={key_strength='learned'}"])
+    resized = sensitivity.resized(config, 16, 32)
+    memory = {"key_strength": "learned", "memory_size": 16, "word_size": 32}
+    assert resized.model.params() == {"user_memory": memory}
+    assert resized.model_copy(update={"model": config.model}) == config
+
+
+def test_a_table_of_sizes_has_the_mean_and_deviation_over_seeds():
+    values = {(16, 8): [0.5, 0.7], (32, 8): [0.25]}
+    assert sensitivity.markdown(values).splitlines() == [
+        "| click AUC | M = 16 | M = 32 |",
+        "|---|---|---|",
+        "| W = 8 | 0.6000 ± 0.1000 | 0.2500 |",
+    ]
+
+
+def test_sizes_that_are_no_numbers_are_refused():
+    with pytest.raises(ValueError, match="--words: expected numbers such as 16,64,256"):
+        sensitivity._numbers("--words", "16,many")

@@ -9,8 +9,10 @@ import tensorflow as tf
 
 from tests.data.logs import prepared_simulation
 from tfrec_feedback.config import load_config
+from tfrec_feedback.data.dataset import num_batches
 from tfrec_feedback.data.manifest import load_manifest
 from tfrec_feedback.data.tfrecord import CorruptRecordError
+from tfrec_feedback.interests import load_snapshots
 from tfrec_feedback.runs import RunError, load_run
 from tfrec_feedback.training import NonFiniteLossError, make_optimizer, train
 
@@ -20,6 +22,16 @@ SMALL = [
     "model.embedding_dim=4",
     "data.batch_size=16",
     "train.epochs=2",
+]
+
+WITH_MEMORY = [
+    "model.name=dumn_no_tl",
+    "model.histories=['click', 'like']",
+    "model.user_memory={memory_size=8, word_size=4, controller_units=8}",
+    "model.deep_units=[8]",
+    "model.dropout=0.2",
+    "data.batch_size=64",
+    "train.snapshots=3",
 ]
 
 
@@ -154,3 +166,69 @@ def test_every_optimizer_of_the_configuration_can_be_made(name):
     optimizer = make_optimizer(settings.optimizer)
     assert float(optimizer.learning_rate) == pytest.approx(1e-3)
     assert optimizer.global_clipnorm == 1.0
+
+
+@pytest.fixture(scope="module")
+def remembering(manifest, tmp_path_factory):
+    """A finished run of a model with a memory, and its folder."""
+    run = tmp_path_factory.mktemp("remembering") / "run"
+    return train(config(*WITH_MEMORY), manifest, run), run
+
+
+def steps_of(manifest):
+    """First, middle and last step of two epochs."""
+    batches = num_batches(manifest, "train", 64)
+    return [0, batches, 2 * batches]
+
+
+def test_the_health_of_the_memories_is_kept_with_the_run(remembering, manifest):
+    result, run = remembering
+    described = json.loads((run / "run.json").read_text())
+    assert described["memory_health"] == result.memory_health
+    assert sorted(result.memory_health) == ["click", "like"]
+    slots = result.model.user_memory.memory("like").memory.numpy()
+    units = slots / np.linalg.norm(slots, axis=1, keepdims=True)
+    pairs = (units @ units.T)[~np.eye(8, dtype=bool)]
+    assert result.memory_health["like"]["slot_cosine"] == pytest.approx(pairs.mean(), abs=1e-5)
+
+
+def test_snapshots_show_training_from_the_first_step_to_the_last(remembering, manifest):
+    _, run = remembering
+    snapshots = load_snapshots(run)
+    assert list(snapshots) == steps_of(manifest)
+    first, *_, last = snapshots.values()
+    assert first.users.tolist() == last.users.tolist()
+    assert len(first.users) == manifest.splits["validation"].requests
+    assert np.abs(first.read["click"] - last.read["click"]).max() > 1e-3
+
+
+def test_an_interrupted_run_writes_the_snapshots_of_an_uninterrupted_one(
+    remembering, manifest, tmp_path
+):
+    _, whole = remembering
+    # Between the second snapshot and the next checkpoint.
+    stop = StopAt(steps_of(manifest)[1] + 1)
+    settings = config(*WITH_MEMORY)
+    with pytest.raises(KeyboardInterrupt):
+        train(settings, manifest, tmp_path / "parts", callbacks=[stop])
+    train(settings, manifest, tmp_path / "parts")
+    expected, found = load_snapshots(whole), load_snapshots(tmp_path / "parts")
+    assert list(found) == list(expected)
+    for step, interests in expected.items():
+        np.testing.assert_allclose(found[step].read["like"], interests.read["like"], atol=1e-4)
+    names = sorted(path.name for path in (tmp_path / "parts" / "interests").iterdir())
+    assert names == [f"step-{step:08d}.npz" for step in expected]
+
+
+def test_taking_snapshots_does_not_change_training(remembering, manifest, tmp_path):
+    watched, _ = remembering
+    alone = train(config(*WITH_MEMORY, "train.snapshots=0"), manifest, tmp_path / "run")
+    assert not (tmp_path / "run" / "interests").exists()
+    for ours, theirs in zip(alone.model.get_weights(), watched.model.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_a_model_without_memory_has_neither_health_nor_snapshots(manifest, tmp_path):
+    result = train(config("train.epochs=1"), manifest, tmp_path / "run")
+    assert result.memory_health == {}
+    assert not (tmp_path / "run" / "interests").exists()

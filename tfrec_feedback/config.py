@@ -79,6 +79,8 @@ class TrainConfig(_Section):
         patience: epochs without a better value before training stops.
         micro_batches: parts a batch is split into, to save memory; one step all the same.
         checkpoint_steps: steps between checkpoints inside an epoch.
+        snapshots: times during training that interests are written down for the pictures of
+            pipelines.visualize; models with a memory only; 0 for none.
         deterministic: same numbers in every run and across an interruption, slower.
     """
 
@@ -88,6 +90,7 @@ class TrainConfig(_Section):
     patience: int = Field(default=1, ge=1)
     micro_batches: int = Field(default=1, ge=1)
     checkpoint_steps: int = Field(default=500, ge=1)
+    snapshots: int = Field(default=4, ge=0)
     deterministic: bool = False
 
 

@@ -63,6 +63,8 @@ def predict(
     """
     lengths = [history.length for history in model.schema.histories]
     score = scoring_function(model) if score is None else score
+    if hasattr(score, "get_concrete_function"):
+        score.get_concrete_function(dataset.element_spec[0])  # one trace for batches of any size
     parts: dict[str, list[np.ndarray]] = {}
     for features, labels, weights, identity in dataset:
         size = features["num_candidates"].numpy()

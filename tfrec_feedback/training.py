@@ -18,16 +18,25 @@ from tfrec_feedback.data.dataset import (
     check_shards,
     epoch_seed,
     naming_damage,
+    num_batches,
     request_dataset,
 )
 from tfrec_feedback.data.manifest import Manifest, write_atomically
 from tfrec_feedback.data.records import REQUEST_ID
 from tfrec_feedback.evaluation import predict, ranking_metrics, scoring_function
+from tfrec_feedback.interests import (
+    collect_interests,
+    memory_health,
+    snapshot_path,
+    snapshot_steps,
+)
 from tfrec_feedback.models import build_model
 from tfrec_feedback.optimizers import LazyAdam
 from tfrec_feedback.runs import MODEL_FILE, open_run, update_run
 
 STATE_FILE = "state.json"
+HEALTH_REQUESTS = 1024
+SNAPSHOT_REQUESTS = 512
 _BEST = "best.weights.h5"
 
 
@@ -44,12 +53,15 @@ class TrainingResult:
         history: for every epoch, its training loss and validation metrics.
         best_epoch: counted from 0.
         skipped_records: damaged records left out.
+        memory_health: `interests.memory_health` on the first validation requests; empty for a
+            model without memory.
     """
 
     model: tf.keras.Model
     history: list[dict[str, float]]
     best_epoch: int
     skipped_records: int
+    memory_health: dict[str, dict[str, float]]
 
 
 def train(
@@ -61,7 +73,8 @@ def train(
     """Trains until validation stops improving, and keeps the best epoch.
 
     The folder holds the resolved configuration, schema and vocabularies, data fingerprint and
-    package versions, TensorBoard logs, checkpoints, and at the end `model.keras`. An interrupted
+    package versions, TensorBoard logs, checkpoints, snapshots of the users' interests where the
+    model has a memory, and at the end `model.keras`. An interrupted
     run goes on where it stopped when it is started again with the same configuration and data;
     with `train.deterministic` it ends with the same numbers as an uninterrupted one.
 
@@ -112,6 +125,10 @@ class _Trainer:
             self.checkpoint, str(directory / "checkpoints"), max_to_keep=2
         )
         self.state: dict[str, Any] = {"epoch": 0, "batch": 0, "loss": 0.0, "history": []}
+        self._snapshot_steps: set[int] = set()
+        if self.model.user_memory is not None and config.train.snapshots:
+            planned = num_batches(manifest, "train", config.data.batch_size) * config.train.epochs
+            self._snapshot_steps = set(snapshot_steps(planned, config.train.snapshots))
         self._resume()
 
     def _resume(self) -> None:
@@ -157,6 +174,19 @@ class _Trainer:
                     self._epoch(callbacks)
         return self._finish()
 
+    def snapshot(self) -> None:
+        """Writes the interests down if it is time to.
+
+        A step that is trained again after an interruption is written again, over the old file.
+        """
+        if not self._snapshot_steps:
+            return
+        step = int(self.model.optimizer.iterations)
+        if step in self._snapshot_steps:
+            dataset = self._validation(self.model)
+            interests = collect_interests(self.model, dataset, SNAPSHOT_REQUESTS)
+            interests.save(snapshot_path(self.directory, step))
+
     def _stopped(self) -> bool:
         history = self.state["history"]
         return len(history) > self._best_epoch() + self.config.train.patience
@@ -169,6 +199,8 @@ class _Trainer:
 
     def _epoch(self, callbacks: Sequence[tf.keras.callbacks.Callback]) -> None:
         epoch, batch = self.state["epoch"], self.state["batch"]
+        if not epoch and not batch:
+            self.snapshot()
         watch = _Watch(self, epoch, batch, self.state["loss"])
         self.model.fit(
             self.batches(epoch, batch),
@@ -189,15 +221,18 @@ class _Trainer:
                 callback.on_validation(epoch, results)
 
     def _validate(self) -> dict[str, float]:
-        dataset = request_dataset(
+        dataset = self._validation(self.model)
+        return ranking_metrics(predict(self.model, dataset, score=self.score))
+
+    def _validation(self, model: tf.keras.Model) -> tf.data.Dataset:
+        return request_dataset(
             self.manifest,
             "validation",
             self.config.data.batch_size,
             paths=self.paths["validation"],
-            encoder=self.model.encoder,
+            encoder=model.encoder,
             metadata=True,
         )
-        return ranking_metrics(predict(self.model, dataset, score=self.score))
 
     def _finish(self) -> TrainingResult:
         model = type(self.model).from_config(self.model.get_config())
@@ -207,11 +242,16 @@ class _Trainer:
         model.save(temporary, save_format="keras")
         temporary.rename(self.directory / MODEL_FILE)
         history, best = self.state["history"], self._best_epoch()
-        update_run(self.directory, finished=True, best_epoch=best, history=history)
+        health: dict[str, dict[str, float]] = {}
+        if model.user_memory is not None:
+            interests = collect_interests(model, self._validation(model), HEALTH_REQUESTS)
+            health = memory_health(model, interests)
+        results = {"best_epoch": best, "history": history, "memory_health": health}
+        update_run(self.directory, finished=True, **results)
         shutil.rmtree(self.directory / "checkpoints")
         for name in (_BEST, STATE_FILE):
             (self.directory / name).unlink()
-        return TrainingResult(model, history, best, self.skipped)
+        return TrainingResult(model, history, best, self.skipped, health)
 
 
 class _Watch(tf.keras.callbacks.Callback):
@@ -231,6 +271,7 @@ class _Watch(tf.keras.callbacks.Callback):
             raise NonFiniteLossError(self._explain(loss))
         self.batch += 1
         self.loss += loss
+        self._trainer.snapshot()
         if self.batch % 100 == 0:
             tf.summary.scalar("batch/loss", loss, step=self.model.optimizer.iterations)
         if self.batch % self._trainer.config.train.checkpoint_steps == 0:

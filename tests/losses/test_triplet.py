@@ -69,6 +69,15 @@ def test_what_is_or_was_drawn_as_a_positive_is_no_negative():
     assert loss([[1, 0]], [1], positives, both) == 0.0
 
 
+def test_the_first_negative_is_none_if_it_was_drawn_as_any_positive_of_the_request():
+    positives = items([[1, 1], [0, 1]], [0, 0], [1, 2])
+    second_positive = items([[2, 1]], [0], [2])
+    assert loss([[1, 0]], [0], positives, second_positive, mining="random") == 0.0
+    another = items([[2, 1]], [0], [3])
+    found = loss([[1, 0]], [0], positives, another, mining="random")
+    np.testing.assert_allclose(found, TRIPLET["loss_near"], atol=1e-6)
+
+
 def test_anchors_without_a_partner_do_not_count():
     positives = items([TRIPLET["positive"]], [0], [1])
     negatives = items([TRIPLET["near_negative"]], [0], [2])
@@ -113,7 +122,7 @@ def plain_loss(anchors, requests, positives, negatives, margin, mining):
         if not far:
             continue
         chosen = far[0][1]
-        drawn = {int(positives.keys[i]) for i in pool if i in own} | {int(positives.keys[chosen])}
+        drawn = {int(positives.keys[i]) for i in [*own, chosen]}
         near = sorted(
             distance(negatives.vectors[i].numpy())
             for i in against

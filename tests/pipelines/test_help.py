@@ -25,6 +25,7 @@ finally:
         ("export", "--version"),
         ("score", "--requests"),
         ("run", "--models"),
+        ("visualize", "--grid"),
     ],
 )
 def test_help_is_shown_without_waiting_for_tensorflow(command, option):

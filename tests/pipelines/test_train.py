@@ -1,9 +1,12 @@
+import io
 import json
 import tomllib
+from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
-from pipelines.train import main
+from pipelines.train import _print_memory_health, main
 from tests.pipelines.conftest import CHEAP_MODEL, failed, invoke
 
 
@@ -79,3 +82,40 @@ def test_a_folder_called_like_a_date_is_a_folder(data_copy):
     assert data_copy.name == "2024-01-01"
     result = invoke(main, "--data", data_copy, "--model", "none")
     assert failed(result, "Unknown model 'none'")
+
+
+def printed_health(reads_alike, strength):
+    """What is said of one memory whose reads are that much alike."""
+    health = {"slot_cosine": 0.5, "read_cosine": reads_alike}
+    health |= {"read_entropy": 0.25, "slots_in_use": 0.125}
+    network = SimpleNamespace(memories=[SimpleNamespace(key_strength=strength)])
+    model = SimpleNamespace(user_memory=network)
+    console = Console(file=io.StringIO(), width=100)
+    result = SimpleNamespace(memory_health={"click": health}, model=model)
+    _print_memory_health(result, console)
+    return console.file.getvalue()
+
+
+def test_the_health_of_a_memory_is_a_table():
+    shown = printed_health(0.75, 1.0)
+    assert "memory health" in shown
+    row = next(line for line in shown.splitlines() if "click" in line)
+    assert [cell.strip() for cell in row.strip("│").split("│")] == [
+        "click",
+        "0.5000",
+        "0.750000",
+        "0.2500",
+        "12.5%",
+    ]
+    assert "collapsed" not in shown
+
+
+def test_a_collapsed_memory_is_pointed_out_with_what_to_do():
+    shown = printed_health(0.999999, 1.0)
+    assert "The memory of click has collapsed to one vector: every user reads the same." in shown
+    assert "key strength of 1.0 does this" in shown
+    assert "--model dumn_learned_strength" in shown
+    assert """--set 'model.user_memory={key_strength="learned"}'""" in shown
+    learned = printed_health(0.999999, "learned")
+    assert "has collapsed" in learned
+    assert "1.0 does this" not in learned

@@ -71,13 +71,14 @@ def triplet_loss(
     """
     if mining not in MININGS:
         raise ValueError(f"mining must be one of {list(MININGS)}, got {mining!r}.")
+    drawn = positives
     if mining == "random":
         positives, negatives = _first_of_request(positives), _first_of_request(negatives)
     own = None if mining == "batch_hard" else requests
     fixed = _normalized(tf.stop_gradient(anchors))
     positive, has_positive = _farthest(fixed, own, positives)
     chosen = tf.gather(_padded(positives).keys, positive)
-    excluded = _same_items(requests, chosen, positives, negatives)
+    excluded = _same_items(requests, chosen, drawn, negatives)
     negative, has_negative = _nearest(fixed, own, negatives, excluded)
     usable = tf.cast(has_positive & has_negative, anchors.dtype)
     losses = tf.nn.relu(
@@ -137,23 +138,23 @@ def _nearest(
 
 
 def _same_items(
-    requests: tf.Tensor, chosen: tf.Tensor, positives: SampledItems, negatives: SampledItems
+    requests: tf.Tensor, chosen: tf.Tensor, drawn: SampledItems, negatives: SampledItems
 ) -> tf.Tensor:
-    """Marks `[A, P + 1]` negatives that are the chosen positive or a positive of the request."""
+    """Marks `[A, P + 1]` negatives that are the chosen positive or were drawn as positives."""
     keys = _padded(negatives).keys[tf.newaxis]
     same = keys == chosen[:, tf.newaxis]
-    # Positives of a request stand side by side: [A, k], -1 where an anchor has fewer.
-    drawn = tf.RaggedTensor.from_value_rowids(
-        positives.keys,
-        tf.cast(positives.requests, tf.int64),
-        nrows=1 + tf.cast(tf.maximum(_last(requests), _last(positives.requests)), tf.int64),
+    # Items of a request stand side by side: [A, k], -1 where an anchor has fewer.
+    own = tf.RaggedTensor.from_value_rowids(
+        drawn.keys,
+        tf.cast(drawn.requests, tf.int64),
+        nrows=1 + tf.cast(tf.maximum(_last(requests), _last(drawn.requests)), tf.int64),
     )
-    drawn = tf.gather(drawn.to_tensor(default_value=-1), requests)
+    own_keys = tf.gather(own.to_tensor(default_value=-1), requests)
 
     def with_one(position: tf.Tensor, marked: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return position + 1, marked | (keys == drawn[:, position, tf.newaxis])
+        return position + 1, marked | (keys == own_keys[:, position, tf.newaxis])
 
-    width = tf.shape(drawn)[1]
+    width = tf.shape(own_keys)[1]
     return tf.while_loop(lambda i, _: i < width, with_one, (0, same))[1]
 
 

@@ -87,8 +87,12 @@ def sampled_items(
 
 
 def _keys(rows: tf.Tensor) -> tf.Tensor:
-    """Returns one number an item: every slot's row times its own odd number, summed."""
-    odd = [(2 * slot + 1) * _HASH % 2**62 | 1 for slot in range(rows.shape[-1])]
+    """Returns one number an item: every slot's row times its own odd number, summed.
+
+    The odd numbers are powers, not multiples of one another, lest few rows up in one slot be made
+    up for by few rows down in the next.
+    """
+    odd = [pow(_HASH, slot + 1, 2**62) for slot in range(rows.shape[-1])]
     keys = tf.reduce_sum(tf.cast(rows, tf.int64) * tf.constant(odd, tf.int64), axis=-1)
     return tf.bitwise.bitwise_and(keys, _POSITIVE)
 

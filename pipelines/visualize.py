@@ -1,0 +1,144 @@
+"""Draws what a run has learned: `python -m pipelines.visualize --help`."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from pipelines.console import reported_errors
+from tfrec_feedback.data.manifest import load_manifest
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from tfrec_feedback.interests import Interests
+
+
+def main(
+    run: Annotated[
+        Path | None, typer.Option(help="Run folder of pipelines.train, of a model with feedback.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Prepared data; default: the run's own.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Where pictures go; default: RUN/pictures.")
+    ] = None,
+    grid: Annotated[
+        Path | None,
+        typer.Option(help="Folder of evaluated runs with memories of several sizes."),
+    ] = None,
+    requests: Annotated[
+        int, typer.Option(min=1, help="Validation requests that interests are read from.")
+    ] = 32768,
+) -> None:
+    """Draws interests before and after purification, in the memories and over training, as PNG.
+
+    With --grid, draws test AUC by the size of the memories as well; --run is then not needed.
+    """
+    with reported_errors():
+        folder = output or (run or grid or Path()) / "pictures"
+        if run is None and grid is None:
+            raise ValueError("Nothing to draw: give --run, --grid, or both.")
+        console = Console()
+        pictures: dict[str, Callable[[], Figure]] = {}
+        if run is not None:
+            pictures |= _of_run(run, data, requests, console)
+        if grid is not None:
+            pictures |= _of_grid(grid)
+        _draw(pictures, folder, console)
+
+
+def _of_run(
+    run: Path, data: Path | None, requests: int, console: Console
+) -> dict[str, Callable[[], Figure]]:
+    from tfrec_feedback.interests import load_snapshots
+
+    interests = _read_interests(run, data, requests, console)
+    from tfrec_feedback import pictures
+
+    return {
+        "purification": lambda: pictures.purification(interests),
+        "long_term": lambda: pictures.long_term(interests),
+        "over_training": lambda: pictures.over_training(load_snapshots(run)),
+    }
+
+
+def _of_grid(grid: Path) -> dict[str, Callable[[], Figure]]:
+    from tfrec_feedback import pictures
+
+    values = grid_values(grid)
+    return {"sensitivity": lambda: pictures.sensitivity(values)}
+
+
+def _read_interests(run: Path, data: Path | None, requests: int, console: Console) -> Interests:
+    from tfrec_feedback.data.dataset import check_shards, naming_damage, request_dataset
+    from tfrec_feedback.interests import collect_interests
+    from tfrec_feedback.runs import load_run
+
+    model, description = load_run(run)
+    settings = description["config"]["data"]
+    manifest = load_manifest(data or settings["directory"])
+    if manifest.fingerprint != description["data_fingerprint"]:
+        console.print("[yellow]These are not the data the run was trained on.[/yellow]")
+    with tempfile.TemporaryDirectory() as scratch, console.status("reading interests ..."):
+        paths = None
+        if settings["skip_corrupt"]:
+            paths, _ = check_shards(manifest, "validation", scratch=Path(scratch))
+        dataset = request_dataset(
+            manifest, "validation", 256, encoder=model.encoder, metadata=True, paths=paths
+        )
+        with naming_damage(manifest, "validation"):
+            return collect_interests(model, dataset, requests)
+
+
+def grid_values(grid: Path) -> dict[tuple[int, int], list[float]]:
+    """Reads click AUCs of the evaluated runs in a folder, by `(memory_size, word_size)`.
+
+    Runs that are unfinished, not evaluated or without a memory are left out.
+
+    Args:
+        grid: folder with a run's folder for each size and seed, at any depth.
+
+    Raises:
+        ValueError: when the folder does not exist.
+    """
+    from tfrec_feedback.layers import UserMemory
+
+    if not grid.is_dir():
+        raise ValueError(f"No folder {grid}: expected the runs of benchmarks.sensitivity.")
+    default = {k: p.default for k, p in inspect.signature(UserMemory).parameters.items()}
+    values: dict[tuple[int, int], list[float]] = {}
+    for path in sorted(grid.rglob("evaluation.json")):
+        described = json.loads((path.parent / "run.json").read_text(encoding="utf-8"))
+        auc = json.loads(path.read_text(encoding="utf-8"))["tasks"]["ctr"]["auc"]["value"]
+        if described.get("memory_health") and auc is not None:
+            options = {**default, **(described["config"]["model"].get("user_memory") or {})}
+            key = (int(options["memory_size"]), int(options["word_size"]))
+            values.setdefault(key, []).append(auc)
+    return values
+
+
+def _draw(pictures: dict[str, Callable[[], Figure]], folder: Path, console: Console) -> None:
+    from tfrec_feedback.pictures import NothingToDrawError
+
+    for name, draw in pictures.items():
+        try:
+            figure = draw()
+        except NothingToDrawError as reason:
+            console.print(f"[yellow]{name}.png skipped: {reason}.[/yellow]", soft_wrap=True)
+            continue
+        folder.mkdir(parents=True, exist_ok=True)
+        figure.savefig(folder / f"{name}.png", dpi=130)
+        console.print(f"Written to {folder / f'{name}.png'}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    typer.run(main)
