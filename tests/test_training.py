@@ -77,23 +77,24 @@ def test_a_run_keeps_the_best_epoch_and_says_everything_about_itself(manifest, t
 
 
 RESUME = """
-import json, sys
+import hashlib, json, sys
 from pathlib import Path
-from tests.test_training import StopAt, config
+from tests.test_training import WITH_MEMORY, StopAt, config
 from tfrec_feedback.data.manifest import load_manifest
 from tfrec_feedback.training import train
 
 manifest, run, stop = load_manifest(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 settings = config(
-    "model.name=dfn_click", "train.deterministic=true", "train.checkpoint_steps=3",
-    "model.dropout=0.2",
-    "model.context_dropout=0.2", "train.patience=5",
+    *WITH_MEMORY, "model.name=dumn", "model.histories=['click', 'unclick']",
+    "data.batch_size=16", "train.deterministic=true", "train.checkpoint_steps=3",
+    "model.context_dropout=0.2", "train.patience=5", "train.snapshots=0",
 )
 try:
     result = train(settings, manifest, run, callbacks=[StopAt(stop)] if stop else [])
 except KeyboardInterrupt:
     sys.exit(3)
-print(json.dumps([result.history, [float(w.sum()) for w in result.model.get_weights()]]))
+digests = {w.name: hashlib.sha256(w.numpy().tobytes()).hexdigest() for w in result.model.weights}
+print(json.dumps([result.history, digests]))
 """
 
 
@@ -112,6 +113,8 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(manifest, tmp_path):
     resumed = in_new_process(manifest.directory, tmp_path / "parts", 0)
     assert resumed.returncode == 0, resumed.stderr[-2000:]
     assert json.loads(resumed.stdout) == json.loads(whole.stdout)
+    weights = json.loads(whole.stdout)[1]
+    assert len([name for name in weights if name.endswith("memory:0")]) == 2
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_batch(manifest, tmp_path):
