@@ -43,7 +43,8 @@ def main(
         console.print(metrics_table(report, f"{run}, {split}"))
         console.print(slices_table(report))
         if against is not None:
-            console.print(comparison_table(report["against"], f"{run} less {against}, {split}"))
+            title = f"{run} less {against}, {split}"
+            console.print(comparison_table(report["against"]["tasks"], title))
         console.print(f"Written to {run / 'evaluation.json'}", soft_wrap=True)
 
 
@@ -76,11 +77,12 @@ def evaluate_with_progress(
         report = {"split": split, "data": manifest.source, **evaluate(scored)}
     if against is not None:
         described = json.loads((run / RUN_FILE).read_text(encoding="utf-8"))
-        size = described["config"]["data"]["batch_size"]
+        settings = described["config"]["data"]
+        skip_corrupt = skip_corrupt or settings["skip_corrupt"]
         other, _ = score_with_progress(
-            against, split, console, manifest.directory, size, skip_corrupt
+            against, split, console, manifest.directory, settings["batch_size"], skip_corrupt
         )
-        report["against"] = compare(scored, other)
+        report["against"] = {"run": str(against), "tasks": compare(scored, other)}
     (run / "evaluation.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return report
 
@@ -114,7 +116,7 @@ def score_with_progress(
     settings = description["config"]["data"]
     manifest = load_manifest(data or settings["directory"])
     if manifest.fingerprint != description["data_fingerprint"]:
-        console.print("[yellow]These are not the data the run was trained on.[/yellow]")
+        console.print(f"[yellow]These are not the data the run {run} was trained on.[/yellow]")
     total, paths = manifest.split(split).requests, None
     with tempfile.TemporaryDirectory() as scratch, progress_bar(console) as progress:
         if skip_corrupt or settings["skip_corrupt"]:

@@ -23,8 +23,8 @@ SIMULATED = Path(__file__).parent / "configs" / "simulated.toml"
 """Configuration of the simulated log, the default of `train` and `run`."""
 
 _REMEDY = (
-    "--model dumn_learned_strength, or --set 'model.user_memory={key_strength=\"learned\"}' with "
-    "another model"
+    "--model dumn_learned_strength, or --set model.user_memory.key_strength=learned with another "
+    "model"
 )
 
 
@@ -147,7 +147,7 @@ def memory_table(health: dict[str, dict[str, float]]) -> Table:
     """Lays out `tfrec_feedback.interests.memory_health`: a row a feedback."""
     table = Table(title="memory health")
     table.add_column("feedback")
-    for heading in ("slots alike", "reads alike", "read entropy", "slots in use"):
+    for heading in ("slots alike", "reads alike", "read entropy", "slots in use", "requests"):
         table.add_column(heading, justify="right")
     for name, measured in health.items():
         table.add_row(
@@ -156,6 +156,7 @@ def memory_table(health: dict[str, dict[str, float]]) -> Table:
             f"{measured['read_cosine']:.6f}",
             f"{measured['read_entropy']:.4f}",
             f"{measured['slots_in_use']:.1%}",
+            f"{measured['requests']:,.0f}",
         )
     table.caption = "Alike: mean cosine of two slots, or of what two requests read; 1 is the same."
     return table

@@ -102,13 +102,13 @@ def _read_interests(run: Path, data: Path | None, requests: int, console: Consol
 def grid_values(grid: Path) -> dict[tuple[int, int], list[float]]:
     """Reads click AUCs of the evaluated runs in a folder, by `(memory_size, word_size)`.
 
-    Runs that are unfinished, not evaluated or without a memory are left out.
+    Runs that are unfinished, not evaluated on the test split or without a memory are left out.
 
     Args:
         grid: folder with a run's folder for each size and seed, at any depth.
 
     Raises:
-        ValueError: when the folder does not exist.
+        ValueError: when the folder does not exist, or its runs differ in model or data.
     """
     from tfrec_feedback.layers import UserMemory
 
@@ -116,13 +116,22 @@ def grid_values(grid: Path) -> dict[tuple[int, int], list[float]]:
         raise ValueError(f"No folder {grid}: expected the runs of benchmarks.sensitivity.")
     default = {k: p.default for k, p in inspect.signature(UserMemory).parameters.items()}
     values: dict[tuple[int, int], list[float]] = {}
+    kinds: set[tuple[str, str]] = set()
     for path in sorted(grid.rglob("evaluation.json")):
         described = json.loads((path.parent / "run.json").read_text(encoding="utf-8"))
-        auc = json.loads(path.read_text(encoding="utf-8"))["tasks"]["ctr"]["auc"]["value"]
-        if described.get("memory_health") and auc is not None:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        auc = report["tasks"]["ctr"]["auc"]["value"]
+        if described.get("memory_health") and report["split"] == "test" and auc is not None:
+            kinds.add((described["config"]["model"]["name"], described["data_fingerprint"]))
             options = {**default, **(described["config"]["model"].get("user_memory") or {})}
             key = (int(options["memory_size"]), int(options["word_size"]))
             values.setdefault(key, []).append(auc)
+    if len(kinds) > 1:
+        names = sorted({name for name, _ in kinds})
+        raise ValueError(
+            f"{grid} holds runs of several models or data (models {names}): their AUCs do not "
+            "belong in one picture. Give a folder of benchmarks.sensitivity."
+        )
     return values
 
 

@@ -13,6 +13,13 @@ def test_overrides_win_over_the_file_and_the_file_over_defaults(tmp_path):
     assert config.data == Config().data
 
 
+def test_one_option_of_a_group_is_overridden_and_the_rest_stays(tmp_path):
+    path = tmp_path / "config.toml"
+    path.write_text("[model.user_memory]\nmemory_size = 64\nkey_strength = 1.0\n")
+    config = load_config(path, ["model.user_memory.key_strength=learned"])
+    assert config.model.params()["user_memory"] == {"memory_size": 64, "key_strength": "learned"}
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -22,6 +29,8 @@ def test_overrides_win_over_the_file_and_the_file_over_defaults(tmp_path):
         ("train.epochs=many", "train.epochs: .*valid integer.*got 'many'"),
         ("epochs=2", "expected section.key=value"),
         ("train.epochs", "expected section.key=value"),
+        ("model.a.b.c=1", "expected section.key=value"),
+        ("model.name.size=1", "unknown key|valid string"),
         ("optimizer.name=sgd", "lazy_adam"),
     ],
 )

@@ -34,10 +34,11 @@ def with_memory(slots):
     )
 
 
-def reading(slots, weights):
+def reading(slots, weights, length=None):
     weights = np.asarray(weights, np.float32)
     read = weights @ np.asarray(slots, np.float32)
-    empty = {"pooled": {}, "short_term": {}, "length": {}, "labels": {}}
+    empty = {"pooled": {}, "short_term": {}, "labels": {}}
+    empty["length"] = {"click": np.ones(len(weights), int) if length is None else length}
     users = np.array([str(i) for i in range(len(weights))])
     return Interests(read={"click": read}, read_weights={"click": weights}, users=users, **empty)
 
@@ -52,6 +53,18 @@ def test_a_memory_of_equal_slots_has_collapsed():
     assert found["slot_cosine"] == pytest.approx(1.0)
     assert found["read_cosine"] == pytest.approx(1.0)
     assert collapsed({"click": found}) == ["click"]
+
+
+def test_requests_without_the_feedback_do_not_make_a_memory_look_collapsed():
+    slots = np.eye(4)
+    with_history = np.eye(4)[np.arange(100) % 4]
+    without = np.repeat(np.eye(4)[:1], 9900, axis=0)
+    weights, length = np.concatenate([with_history, without]), np.repeat([1, 0], [100, 9900])
+    rare = memory_health(with_memory(slots), reading(slots, weights, length))["click"]
+    assert rare["requests"] == 100
+    assert rare["read_cosine"] == pytest.approx((100 * 25 - 100) / (100 * 99))
+    few = memory_health(with_memory(slots), reading(slots, weights, 0 * length))["click"]
+    assert few["requests"] == 10_000
 
 
 def test_orthogonal_slots_read_one_by_one_are_healthy():
@@ -89,6 +102,7 @@ def test_a_memory_of_one_slot_is_judged_by_its_reads():
         "read_cosine": pytest.approx(1.0),
         "read_entropy": 0.0,
         "slots_in_use": 1.0,
+        "requests": 2.0,
     }
     assert collapsed({"click": found}) == ["click"]
 

@@ -145,6 +145,14 @@ def test_early_stopping_waits_for_patience(manifest, tmp_path):
     assert len(result.history) == result.best_epoch + 2 < 6
 
 
+def test_training_that_ends_early_is_shown_to_its_end(manifest, tmp_path):
+    early = ["train.epochs=9", "train.patience=1", "optimizer.learning_rate=1e-12"]
+    result = train(config(*WITH_MEMORY, *early), manifest, tmp_path / "run")
+    assert len(result.history) < 9
+    last = num_batches(manifest, "train", 64) * len(result.history)
+    assert list(load_snapshots(tmp_path / "run"))[-1] == last
+
+
 def damaged(manifest, tmp_path):
     copy = tmp_path / "damaged"
     subprocess.run(["cp", "-r", str(manifest.directory), str(copy)], check=True)
@@ -161,6 +169,12 @@ def test_a_damaged_record_is_named_or_skipped_and_counted(manifest, tmp_path):
         train(config(), broken, tmp_path / "run")
     result = train(config("data.skip_corrupt=true"), broken, tmp_path / "skipping")
     assert result.skipped_records == 1
+
+
+def test_an_epoch_of_a_model_of_dislikes_is_not_chosen_by_clicks(manifest, tmp_path):
+    settings = config("model.dislike_protocol=dislike_label")
+    with pytest.raises(ValueError, match="Set train.monitor='dislike_auc'"):
+        train(settings, manifest, tmp_path / "run")
 
 
 @pytest.mark.parametrize("name", ["lazy_adam", "adam", "adagrad"])

@@ -108,8 +108,8 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -
 
     Args:
         path: the file; None takes the defaults.
-        overrides: `section.key=value` texts; values are TOML (`0.1`, `true`, `[32, 16]`), and
-            anything that is not TOML counts as text.
+        overrides: `section.key=value` or `section.group.key=value` texts; values are TOML (`0.1`,
+            `true`, `[32, 16]`), and anything that is not TOML counts as text.
 
     Returns:
         The checked configuration.
@@ -139,17 +139,22 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -
 
 def _apply(values: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
-    parts = key.strip().split(".")
-    if not separator or len(parts) != 2:
-        raise ConfigError(f"--set {override!r}: expected section.key=value, e.g. train.epochs=2.")
+    *parents, last = key.strip().split(".")
+    if not separator or not 1 <= len(parents) <= 2:
+        raise ConfigError(
+            f"--set {override!r}: expected section.key=value, e.g. train.epochs=2, or "
+            "section.group.key=value."
+        )
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text
-    section = values.setdefault(parts[0], {})
-    if not isinstance(section, dict):
-        raise ConfigError(f"--set {override!r}: {parts[0]!r} is not a section.")
-    section[parts[1]] = value
+    section = values
+    for name in parents:
+        section = section.setdefault(name, {})
+        if not isinstance(section, dict):
+            raise ConfigError(f"--set {override!r}: {name!r} is not a section.")
+    section[last] = value
 
 
 def _explain(error: Any, path: str | Path | None) -> str:

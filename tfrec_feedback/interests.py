@@ -27,6 +27,8 @@ READS_ALIKE = 0.9999
 Higher than one would think, since reads share the mean of the slots.
 """
 
+_FEWEST_REQUESTS = 100
+
 Arrays = dict[str, np.ndarray]
 
 
@@ -106,6 +108,8 @@ def collect_interests(
     count = 0
     for features, labels, _, identity in dataset:
         kept = features["num_candidates"].numpy() > 0
+        if not kept.any():
+            continue
         known = model(features, training=False, return_interests=True)[INTERESTS]
         columns = {("pooled", name): x[:, 0] for name, x in known.pooled.items()}
         columns |= {("short_term", name): x[:, 0] for name, x in known.short_term.items()}
@@ -150,18 +154,24 @@ def memory_health(model: tf.keras.Model, interests: Interests) -> dict[str, dict
           a single one.
         - `slots_in_use`: the exponential of the entropy of the mean read weights, over M; 1 when
           all requests together use all slots evenly.
+        - `requests`: how many requests the last three are of: those with a history of the
+          feedback, or all where fewer than 100 have one.
     """
     if model.user_memory is None:
         return {}
     health = {}
     for name in model.user_memory.opposites:
-        weights = interests.read_weights[name].astype(np.float64)
+        kept = interests.length[name] > 0
+        if kept.sum() < _FEWEST_REQUESTS:
+            kept = np.ones_like(kept)
+        weights = interests.read_weights[name][kept].astype(np.float64)
         slots = weights.shape[1]
         health[name] = {
             "slot_cosine": mean_cosine(model.user_memory.memory(name).memory.numpy()),
-            "read_cosine": mean_cosine(interests.read[name]),
+            "read_cosine": mean_cosine(interests.read[name][kept]),
             "read_entropy": float(np.mean(_entropy(weights)) / np.log(max(slots, 2))),
             "slots_in_use": float(np.exp(_entropy(weights.mean(axis=0))) / slots),
+            "requests": float(kept.sum()),
         }
     return health
 

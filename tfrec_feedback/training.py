@@ -116,6 +116,11 @@ class _Trainer:
                 self.skipped += listed - stats.records
         schema = manifest.schema().without(config.data.drop)
         self.model = build_model(config.model.name, schema, **config.model.params())
+        if self.model.main_task == "dislike" and config.train.monitor != "dislike_auc":
+            raise ValueError(
+                "model.dislike_protocol='dislike_label' trains on dislikes alone, so an epoch "
+                "cannot be chosen by clicks. Set train.monitor='dislike_auc'."
+            )
         self.model.micro_batches = config.train.micro_batches
         self.model.compile(make_optimizer(config.optimizer))
         self.model.optimizer.build(self.model.trainable_variables)
@@ -125,6 +130,7 @@ class _Trainer:
             self.checkpoint, str(directory / "checkpoints"), max_to_keep=2
         )
         self.state: dict[str, Any] = {"epoch": 0, "batch": 0, "loss": 0.0, "history": []}
+        self.steps = 0  # Keras' own counter goes up at the end of every `fit` as well.
         self._snapshot_steps: set[int] = set()
         if self.model.user_memory is not None and config.train.snapshots:
             planned = num_batches(manifest, "train", config.data.batch_size) * config.train.epochs
@@ -136,6 +142,7 @@ class _Trainer:
         if not path.is_file():
             return
         self.state = json.loads(path.read_text(encoding="utf-8"))
+        self.steps = self.state["steps"]
         prefix = str(self.directory / "checkpoints" / self.state["checkpoint"])
         self.checkpoint.restore(prefix).assert_existing_objects_matched()
 
@@ -146,6 +153,7 @@ class _Trainer:
             "epoch": epoch,
             "batch": batch,
             "loss": loss,
+            "steps": self.steps,
             "checkpoint": Path(saved).name,
         }
         text = json.dumps(self.state, indent=2)
@@ -172,20 +180,20 @@ class _Trainer:
             while self.state["epoch"] < self.config.train.epochs and not self._stopped():
                 with naming_damage(self.manifest, *self.paths):
                     self._epoch(callbacks)
+        self.snapshot(last=True)
         return self._finish()
 
-    def snapshot(self) -> None:
-        """Writes the interests down if it is time to.
+    def snapshot(self, last: bool = False) -> None:
+        """Writes the interests down if it is time to, and where training ends early.
 
         A step that is trained again after an interruption is written again, over the old file.
         """
         if not self._snapshot_steps:
             return
-        step = int(self.model.optimizer.iterations)
-        if step in self._snapshot_steps:
+        if self.steps in self._snapshot_steps or last:
             dataset = self._validation(self.model)
             interests = collect_interests(self.model, dataset, SNAPSHOT_REQUESTS)
-            interests.save(snapshot_path(self.directory, step))
+            interests.save(snapshot_path(self.directory, self.steps))
 
     def _stopped(self) -> bool:
         history = self.state["history"]
@@ -271,6 +279,7 @@ class _Watch(tf.keras.callbacks.Callback):
             raise NonFiniteLossError(self._explain(loss))
         self.batch += 1
         self.loss += loss
+        self._trainer.steps += 1
         self._trainer.snapshot()
         if self.batch % 100 == 0:
             tf.summary.scalar("batch/loss", loss, step=self.model.optimizer.iterations)

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.layers.conformance import check_layer
-from tfrec_feedback.layers.gated_fusion import GatedFusion, SquareDense
+from tfrec_feedback.layers.gated_fusion import GatedFusion
 
 SHORT_TERM, LONG_TERM = tf.constant([1.0, -1.0]), tf.constant([2.0, 0.0])
 GOLDEN = [0.7310585786300049, -0.2689414213699951, 1.7615941559557646, 0.0]
@@ -51,12 +51,3 @@ def test_conformance_with_and_without_long_term_preference():
     alone = GatedFusion()
     assert check_layer(alone, f).shape == (2, 3, 4)
     assert alone.count_params() == 16
-
-
-def test_square_dense_keeps_the_width_it_is_given():
-    layer = SquareDense("relu")
-    x = tf.constant([[1.0, 2.0]])
-    layer(x)
-    layer.set_weights([np.array([[1.0, -1.0], [3.0, 0.0]]), np.array([0.5, 0.25])])
-    np.testing.assert_allclose(layer(x), [[7.5, 0.0]])
-    check_layer(SquareDense("tanh", use_bias=False), tf.ones([2, 3, 4]))

@@ -169,6 +169,7 @@ def test_anchors_give_the_write_heads_a_gradient_and_short_keys_a_finite_one():
             total = tf.reduce_sum(tf.square(anchor))
         of_key, of_erase, of_add = tape.gradient(total, [key, erase, add])
         assert np.isfinite(of_key).all()
+        assert np.any(of_key) == (size > 0.0)
         assert np.abs(of_erase).min() > 0
         assert np.abs(of_add).min() > 0
 

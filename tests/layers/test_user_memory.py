@@ -122,6 +122,14 @@ def test_slots_are_clipped_to_the_largest_norm():
     assert np.linalg.norm(memory.memory, axis=1).max() < 0.1 + 1e-6
 
 
+def test_slots_that_nothing_was_written_to_stay_to_the_bit_however_long():
+    for max_norm in (0.1, 100.0):
+        memory = built(max_norm=max_norm)
+        before = memory.memory.numpy()
+        memory.commit(memory.write_sums(memory.access(*inputs()), tf.zeros([3, 2])))
+        np.testing.assert_array_equal(memory.memory, before)
+
+
 def test_rows_of_a_batch_are_requests_of_one_candidate():
     memory = built()
     short_term, user = inputs(candidates=1)

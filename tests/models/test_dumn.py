@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -120,7 +122,7 @@ def test_all_feedback_reads_one_history_without_an_opposite():
     assert model.user_memory.opposites == {"all": None}
     assert model.user_memory.sampled == []
     assert np.isfinite(model(empty_request(wide_schema()))["ctr"]).all()
-    with pytest.raises(SchemaError, match="Unknown feedback history 'all'"):
+    with pytest.raises(SchemaError, match="--histories all"):
         small("dumn_af")
 
 
@@ -175,6 +177,66 @@ def test_without_samples_the_loss_says_what_is_missing():
     model = small("dumn")
     with pytest.raises(ValueError, match=r"no samples of \['click'.*samples=True"):
         model.compute_loss((batch, random_labels(batch)), training=True)
+
+
+def test_one_history_of_everything_takes_a_step_too():
+    schema = Schema(
+        context=(Feature("hour", Identity(24)),),
+        candidate=(Feature("item_id", Identity(50)),),
+        histories=(FeedbackSequence("all", ("item_id",), 4, 2),),
+    )
+    model = build_model("dumn_af", schema, user_memory=TINY)
+    before = model.user_memory.memory("all").memory.numpy()
+    features = {
+        "hour": tf.constant([3, 4]),
+        "item_id": tf.constant([[5, 6], [7, 0]]),
+        "num_candidates": tf.constant([2, 1]),
+        "all_item_id": tf.constant([[1, 2], [3, 0]]),
+        "all_length": tf.constant([2, 1]),
+    }
+    labels = {name: tf.constant([[1.0, 0.0], [1.0, 0.0]]) for name in ("ctr", "dislike")}
+    model.compile("sgd")
+    assert np.isfinite(model.train_step((features, labels))["loss"])
+    assert np.abs(model.user_memory.memory("all").memory - before).max() > 1e-4
+
+
+def test_a_part_of_a_batch_weighs_by_its_candidates():
+    """Triplets as well: of twice as many candidates a part is half."""
+    model = perturbed(small("dumn"))
+    batch = training_batch(small_schema())
+    inputs = (batch, random_labels(batch))
+    own = tf.cast(tf.reduce_sum(batch["num_candidates"]), tf.float32)
+    whole = model.objective(inputs, training=True).loss
+    half = model.objective(inputs, training=True, instances=2.0 * own).loss
+    np.testing.assert_allclose(half, whole / 2.0, rtol=1e-5)
+
+
+def features_of(**features):
+    """Histories of two columns; those named repeat what is given instead."""
+    columns = {"click": ("item_id", "tag"), "dislike": ("item_id", "tag"), **features}
+    histories = [FeedbackSequence(kind, of, 4, 2) for kind, of in columns.items()]
+    return dataclasses.replace(small_schema(), histories=tuple(histories))
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"user_memory": None}, "purified of the other"),
+        ({"purify": False}, "triplet loss compares"),
+        ({"purify": False, "user_memory": {"shared": True, "triplet_weight": 0.0}}, "shared"),
+        ({"purify": False, "user_memory": None, "share_pair": True}, "joins the interests"),
+    ],
+)
+def test_histories_of_other_features_are_not_compared_column_by_column(params, message):
+    schema = features_of(dislike=("tag", "item_id"), like=("item_id", "tag"))
+    kinds = ["click", "dislike", "like"]
+    with pytest.raises(SchemaError, match=f"{message}.*same features in the same order"):
+        build_model("dumn", schema, embedding_dim=4, histories=kinds, **params)
+
+
+def test_a_memory_without_a_history_is_refused():
+    with pytest.raises(ValueError, match="user_memory remembers internal interactions"):
+        build_model("dfn_no_feedback", small_schema(), user_memory={})
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,19 @@ def test_sampled_items_are_the_valid_ones_with_their_requests():
     assert len(np.unique(_keys(same))) == 1
 
 
+def test_what_pads_a_multi_valued_field_does_not_change_the_item():
+    schema = small_schema()
+    raw = {**random_batch(schema, 1), **random_samples(schema, 1)}
+    raw["click_sample_item_id"] = tf.constant([[105, 105]], tf.int64)
+    raw["click_sample_length"] = tf.constant([2], tf.int64)
+    raw["click_sample_tag"] = tf.constant([[["art", "music", ""], ["art", "sport", "art"]]])
+    raw["click_sample_tag_count"] = tf.constant([[1, 1]], tf.int64)
+    encoded = FeatureEncoder(schema)(raw)
+    fields = FeatureEmbedding(schema, 3, histories=[], samples=["click"])(encoded)
+    first, second = sampled_items(schema, fields.samples, encoded)["click"].keys.numpy()
+    assert first == second
+
+
 def test_samples_as_wide_as_a_word_need_no_projection():
     pair = {"click": "unclick", "unclick": "click"}
     assert UserMemoryNetwork(pair, 4, word_size=4).trainable_weights == []

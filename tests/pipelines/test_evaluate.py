@@ -58,7 +58,7 @@ def test_two_runs_are_compared_on_the_same_exposures(run_copy, tmp_path):
     (other / "run.json").write_text(json.dumps(described))
     result = invoke(main, "--run", run_copy, "--against", other)
     assert result.exit_code == 0, result.output
-    against = json.loads((run_copy / "evaluation.json").read_text())["against"]["ctr"]
+    against = json.loads((run_copy / "evaluation.json").read_text())["against"]["tasks"]["ctr"]
     assert against["auc_difference"] == 0.0
     assert against["p_value"] == 1.0
     assert against["gauc_difference"] == {"value": 0.0, "low": 0.0, "high": 0.0}

@@ -29,12 +29,12 @@ def remembering(tiny_data, tmp_path_factory):
     return run
 
 
-def evaluated(folder, auc, model, health):
+def evaluated(folder, auc, model, health, split="test"):
     """Writes what an evaluated run's folder holds of sizes and results."""
     folder.mkdir(parents=True)
-    described = {"config": {"model": model}, "memory_health": health}
+    described = {"config": {"model": model}, "memory_health": health, "data_fingerprint": "x"}
     (folder / "run.json").write_text(json.dumps(described))
-    report = {"tasks": {"ctr": {"auc": {"value": auc}}}}
+    report = {"split": split, "tasks": {"ctr": {"auc": {"value": auc}}}}
     (folder / "evaluation.json").write_text(json.dumps(report))
 
 
@@ -46,6 +46,7 @@ def grid(tmp_path):
     evaluated(folder / "a-1", 0.625, small, {"click": {}})
     evaluated(folder / "b", 0.75, {"name": "dumn"}, {"click": {}})
     evaluated(folder / "without", 0.9, {"name": "dfn"}, {})
+    evaluated(folder / "elsewhere", 0.9, small, {"click": {}}, split="validation")
     return folder
 
 
@@ -83,6 +84,11 @@ def test_a_grid_is_read_by_size_and_needs_no_run(grid):
     result = invoke(main, "--grid", grid)
     assert result.exit_code == 0, result.output
     assert (grid / "pictures" / "sensitivity.png").is_file()
+
+
+def test_runs_of_several_models_are_not_averaged(grid):
+    evaluated(grid / "other", 0.9, {"name": "dumn_rs"}, {"click": {}})
+    assert failed(invoke(main, "--grid", grid), "several models or data", "'dumn', 'dumn_rs'")
 
 
 def test_an_empty_grid_is_skipped(tmp_path):

@@ -14,7 +14,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfrec_feedback.layers.gated_fusion import GatedFusion, SquareDense
+from tfrec_feedback.layers.gated_fusion import GatedFusion
+from tfrec_feedback.layers.square_dense import SquareDense
 
 
 def _as_tensor(long_term: tf.Tensor | None, short_term: tf.Tensor) -> tf.Tensor:

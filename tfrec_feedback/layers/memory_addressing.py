@@ -22,13 +22,14 @@ Sums = tuple[tf.Tensor, ...]
 def normalized(vectors: tf.Tensor) -> tf.Tensor:
     """Divides vectors by their norm, or by 1e-3 where it is smaller: 0 stays 0.
 
-    The floor bounds the gradient at short vectors.
+    The floor bounds the gradient at short vectors; at 0 it is 0.
 
     Args:
         vectors: float tensor `[..., W]`.
     """
     squared = tf.reduce_sum(tf.square(vectors), axis=-1, keepdims=True)
-    return vectors * tf.math.rsqrt(tf.maximum(squared, _SMALLEST_NORM**2))
+    scaled = vectors * tf.math.rsqrt(tf.maximum(squared, _SMALLEST_NORM**2))
+    return tf.where(squared > 0.0, scaled, 0.0)
 
 
 def cosine_weights(
@@ -57,7 +58,19 @@ def cosine_weights(
 
 
 def read(weights: tf.Tensor, memory: tf.Tensor) -> tf.Tensor:
-    """Mean of the slots by their weights: `[..., M]` and `[M, W]` give `[..., W]`."""
+    """Mean of the slots by their weights.
+
+    Args:
+        weights: float tensor `[..., M]`.
+        memory: float tensor `[M, W]`.
+
+    Returns:
+        float tensor `[..., W]`.
+
+    Example:
+        >>> read(tf.constant([[0.5, 0.5]]), tf.constant([[1.0, 0.0], [0.0, 2.0]])).numpy()
+        array([[0.5, 1. ]], dtype=float32)
+    """
     return tf.tensordot(weights, memory, 1)
 
 

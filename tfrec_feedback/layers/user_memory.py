@@ -211,7 +211,11 @@ class UserMemory(tf.keras.layers.Layer):
         sums = sum_over_replicas(sums)
         written = memory_addressing.apply_sums(self.memory, sums, self.write_rule)
         if self.max_norm is not None:
-            written = tf.clip_by_norm(written, self.max_norm, axes=[-1])
+            # Slots that nothing was written to stay as they are, to the bit.
+            changed = tf.reduce_any(written != self.memory, axis=-1, keepdims=True)
+            too_long = tf.norm(written, axis=-1, keepdims=True) > self.max_norm
+            clipped = tf.clip_by_norm(written, self.max_norm, axes=[-1])
+            written = tf.where(changed & too_long, clipped, written)
         self.memory.assign(written)
 
     def get_config(self) -> dict[str, Any]:

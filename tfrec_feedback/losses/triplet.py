@@ -91,7 +91,8 @@ def triplet_loss(
 
 def _normalized(vectors: tf.Tensor) -> tf.Tensor:
     squared = tf.reduce_sum(tf.square(vectors), axis=-1, keepdims=True)
-    return vectors * tf.math.rsqrt(tf.maximum(squared, _SMALLEST_NORM**2))
+    scaled = vectors * tf.math.rsqrt(tf.maximum(squared, _SMALLEST_NORM**2))
+    return tf.where(squared > 0.0, scaled, 0.0)
 
 
 def _first_of_request(items: SampledItems) -> SampledItems:

@@ -34,7 +34,8 @@ class FeedbackModel(tfrs.Model):
     Dislikes are predicted in one of three ways. By default the dislike logit is minus the click
     logit: one ranking serves both tasks, in opposite directions. With
     `dislike_protocol="dislike_label"` the one output is trained on the dislike label instead, and
-    the click logit is minus it. With `dislike_head` a second output is trained on dislikes.
+    the click logit is minus it; feedbacks then weigh alike, and `train.monitor` must be
+    `dislike_auc`. With `dislike_head` a second output is trained on dislikes.
 
     A model with a user memory takes its steps as this class does in `train_step`: read, predict,
     descend, then write the memories once.
@@ -59,6 +60,7 @@ class FeedbackModel(tfrs.Model):
         `{task: logits [R, N]}`; logits of padded candidates carry no meaning.
 
     Attributes:
+        main_task: the task whose label the main output is trained on.
         user_memory: the model's `UserMemoryNetwork`, or None.
         micro_batches: how many parts a training batch is split into; their gradients and their
             writes are summed, and applied once. Less memory, the same step; only the pools that
@@ -93,14 +95,16 @@ class FeedbackModel(tfrs.Model):
             raise SchemaError(
                 f"The schema needs a task named 'ctr', the click; it has {list(self._tasks)}."
             )
+        self._click_output = tf.keras.layers.Dense(1, use_bias=output_bias, name="ctr_output")
+        self._dislike_output = None
+        self.main_task = "dislike" if dislike_protocol == "dislike_label" else "ctr"
+        if self.main_task == "dislike":
+            click_weight = unclick_weight = dislike_weight = 1.0
         self.click_task = tfrs.tasks.Ranking(
             FeedbackCrossEntropy(click_weight, unclick_weight, dislike_weight, reduction="sum"),
             name="ctr",
         )
-        self._click_output = tf.keras.layers.Dense(1, use_bias=output_bias, name="ctr_output")
-        self._dislike_output = None
-        self._main_task = "dislike" if dislike_protocol == "dislike_label" else "ctr"
-        if (dislike_head or self._main_task == "dislike") and "dislike" not in self._tasks:
+        if (dislike_head or self.main_task == "dislike") and "dislike" not in self._tasks:
             raise SchemaError("Training on dislikes needs a task named 'dislike' in the schema.")
         if dislike_head:
             self.dislike_task = tfrs.tasks.Ranking(
@@ -115,7 +119,7 @@ class FeedbackModel(tfrs.Model):
     def task_logits(self, representation: tf.Tensor) -> Tensors:
         """Turns the last representation of each candidate, `[R, N, D]`, into task logits."""
         output = tf.squeeze(self._click_output(representation), -1)
-        if self._main_task == "dislike":
+        if self.main_task == "dislike":
             return {"ctr": -output, "dislike": output}
         logits = {"ctr": output}
         if self._dislike_output is not None:
@@ -188,10 +192,10 @@ class FeedbackModel(tfrs.Model):
     def _task_loss(self, logits: Tensors, labels: Tensors, share: tf.Tensor) -> tf.Tensor:
         dislikes = labels.get("dislike", tf.zeros_like(labels["ctr"]))
         kinds = feedback_type(labels["ctr"], dislikes)
-        if self._main_task == "dislike":
+        if self.main_task == "dislike":
             kinds = feedback_type(dislikes, tf.zeros_like(dislikes))
         loss = self.click_task(
-            labels=kinds, predictions=logits[self._main_task], sample_weight=share
+            labels=kinds, predictions=logits[self.main_task], sample_weight=share
         )
         if self._dislike_output is not None:
             loss += self.dislike_task(
@@ -216,7 +220,7 @@ class FeedbackModel(tfrs.Model):
             with tf.GradientTape() as tape:
                 objective = self.objective(part, training=True, instances=instances)
                 extra = tf.add_n(self.losses) if self.losses else tf.constant(0.0)
-                extra /= len(parts)
+                extra /= len(parts) * tf.distribute.get_strategy().num_replicas_in_sync
                 total = objective.loss + extra
             found = tape.gradient(total, self.trainable_variables)
             gradients = found if gradients is None else add_gradients(gradients, found)

@@ -62,6 +62,7 @@ class DFN(FeedbackModel):
         user_memory: options of a `UserMemoryNetwork` over the internal interactions' vectors, whose
             reads become further vectors (DFN+UMN); None, as printed, has no memory.
         **options: `click_weight`, `unclick_weight`, `dislike_weight`, `dislike_head`,
+            `dislike_protocol`,
             `output_bias`, `name`; see `FeedbackModel`.
 
     Reference: Xie et al., 2020, Deep Feedback Network for Recommendation, IJCAI.
@@ -104,6 +105,8 @@ class DFN(FeedbackModel):
         self.external = tuple(external)
         self.denoised = denoised
         self.wide = WideWeights(schema, wide_bias)
+        if user_memory is not None and not internal:
+            raise ValueError("user_memory remembers internal interactions; this model has none.")
         self._build_interactions(given)
         names = [history.name for history in self._histories]
         sampled = self.user_memory.sampled if self.user_memory is not None else ()

@@ -18,10 +18,11 @@ from tfrec_feedback.layers import (
 from tfrec_feedback.models.base import INTERESTS, FeedbackModel, Tensors, side_by_side
 from tfrec_feedback.models.user_memory_network import (
     UserInterests,
+    check_same_features,
     make_user_memory,
     sampled_items,
 )
-from tfrec_feedback.schema import Schema
+from tfrec_feedback.schema import Schema, SchemaError
 
 _PURIFIED = {"click": "dislike", "unclick": "like"}
 
@@ -61,6 +62,19 @@ class DUMN(FeedbackModel):
         **options: `click_weight`, `unclick_weight`, `dislike_head`, `dislike_protocol`, `name`;
             see `FeedbackModel`.
 
+    Example:
+        >>> from tfrec_feedback.models import build_model, empty_request
+        >>> from tfrec_feedback.schema import Feature, FeedbackSequence, Identity
+        >>> kinds = ("click", "unclick", "like", "dislike")
+        >>> schema = Schema(
+        ...     context=(Feature("hour", Identity(24)),),
+        ...     candidate=(Feature("item_id", Identity(100)),),
+        ...     histories=[FeedbackSequence(kind, ("item_id",), num_samples=4) for kind in kinds],
+        ... )
+        >>> model = build_model("dumn_learned_strength", schema)
+        >>> sorted(model(empty_request(schema)))
+        ['ctr', 'dislike']
+
     Reference: Bian et al., 2021, Denoising User-aware Memory Network for Recommendation, RecSys.
     """
 
@@ -96,6 +110,11 @@ class DUMN(FeedbackModel):
         if not deep_units:
             raise ValueError("deep_units needs at least one width, for example (200, 80).")
         self.histories = tuple(histories)
+        if "all" in histories and "all" not in [history.name for history in schema.histories]:
+            raise SchemaError(
+                "The model reads one history of all feedback, which the data do not hold. Prepare "
+                "them with `--histories all`."
+            )
         self._histories = [schema.history(name) for name in self.histories]
         self.attentions = {
             history.name: MultiHeadInteractionAttention(
@@ -112,6 +131,10 @@ class DUMN(FeedbackModel):
             for name, explicit in _PURIFIED.items()
             if purify and {name, explicit} <= set(self.histories)
         }
+        for pair_of_names in self._purified.items():
+            check_same_features(schema, pair_of_names, "One is purified of the other")
+        if share_pair:
+            check_same_features(schema, self.histories, "One layer joins the interests of all")
         self.purification = FeaturePurification()
         if user_memory is not None:
             self.user_memory = make_user_memory(schema, self.histories, embedding_dim, user_memory)

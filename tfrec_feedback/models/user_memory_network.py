@@ -78,8 +78,10 @@ def sampled_items(
     items = {}
     for name, ragged in events.items():
         sequence, flat = schema.history(name).samples, ragged.flat_values
+        # What pads a multi-valued field has weight 0 and says nothing about the item.
+        weights = tf.cast(encoded[f"{sequence.name}_weights"] > 0.0, tf.int32)
         rows = tf.RaggedTensor.from_tensor(
-            encoded[f"{sequence.name}_rows"], encoded[sequence.length]
+            encoded[f"{sequence.name}_rows"] * weights, encoded[sequence.length]
         )
         vectors = tf.reshape(flat, [-1, flat.shape[-2] * flat.shape[-1]])
         items[name] = SampledItems(vectors, ragged.value_rowids(), _keys(rows.flat_values))
@@ -118,22 +120,39 @@ def make_user_memory(
             raise ValueError(
                 f"user_memory has no option {key!r}; it takes {known}.{suggest(key, known)}"
             )
-    used = [schema.history(name) for name in histories]
-    if not used:
+    if not histories:
         raise ValueError("user_memory needs at least one history to remember.")
-    width = embedding_dim * len(used[0].features)
-    network = UserMemoryNetwork(opposites(histories), width, **options, name="user_memory")
-    sampled = [history for history in used if history.name in network.sampled]
-    lacking = [history.name for history in sampled if not history.num_samples]
+    pairs = opposites(histories)
+    compared = [name for pair in pairs.items() if pair[1] for name in pair if name]
+    width = len(schema.history(compared[0]).features) * embedding_dim if compared else None
+    network = UserMemoryNetwork(pairs, width, **options, name="user_memory")
+    lacking = [name for name in network.sampled if not schema.history(name).num_samples]
     if lacking:
         raise SchemaError(
             f"The triplet loss needs samples of the histories {lacking}, which the data do not "
             "hold. Prepare them with `--samples 4`, or train without the loss "
             "(user_memory={triplet_weight=0})."
         )
-    if len({len(history.features) for history in sampled}) > 1:
-        raise SchemaError("The triplet loss needs histories of equally many features.")
+    check_same_features(schema, network.sampled, "The triplet loss compares their items")
+    if network.shared:
+        check_same_features(schema, histories, "One memory is shared by them")
     return network
+
+
+def check_same_features(schema: Schema, histories: Sequence[str], why: str) -> None:
+    """Raises `SchemaError` when histories do not repeat the same features in the same order.
+
+    Args:
+        schema: what a request holds.
+        histories: their names.
+        why: what they need it for; begins the message.
+    """
+    features = {name: schema.history(name).features for name in histories}
+    if len(set(features.values())) > 1:
+        raise SchemaError(
+            f"{why}, so these histories must repeat the same features in the same order, got "
+            f"{ {name: list(of) for name, of in features.items()} }."
+        )
 
 
 @tf.keras.utils.register_keras_serializable(package="tfrec_feedback")
@@ -167,6 +186,11 @@ class UserMemoryNetwork(tf.keras.layers.Layer):
 
     Returns:
         for each feedback, float tensor `[R, N, W]`: the long-term interest.
+
+    Example:
+        >>> network = UserMemoryNetwork({"click": None}, memory_size=8, word_size=4)
+        >>> network({"click": tf.ones([2, 3, 5])}, tf.ones([2, 6]))["click"].shape
+        TensorShape([2, 3, 4])
 
     Reference: Bian et al., 2021 (DUMN), sections 3.4 and 3.6.
     """
