@@ -18,11 +18,12 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+    return [text for of, text in found if of == language]
 
 
 def run(command, folder):
-    arguments = [sys.executable, *shlex.split(command)[1:]]
+    arguments = [sys.executable, *shlex.split(command, comments=True)[1:]]
     return subprocess.run(arguments, cwd=folder, capture_output=True, text=True, timeout=600)
 
 
@@ -54,6 +55,11 @@ def test_the_commands_of_the_road_run_as_written(tmp_path):
             server.wait(timeout=60)
     for item in json.loads(blocks("json")[0])["candidates"]["item_id"]:
         assert str(item) in ranked
+    # The second block goes on from the first one's data and run.
+    for command in next(b for b in blocks("") if "pipelines.visualize" in b).strip().splitlines():
+        done = run(command, tmp_path)
+        assert done.returncode == 0, f"{command}\n{done.stderr[-2000:]}"
+    assert (tmp_path / "runs/dumn/pictures/long_term.png").is_file()
 
 
 def test_the_python_example_runs_as_written(tmp_path):
