@@ -116,7 +116,8 @@ def score_with_progress(
     settings = description["config"]["data"]
     manifest = load_manifest(data or settings["directory"])
     if manifest.fingerprint != description["data_fingerprint"]:
-        console.print(f"[yellow]These are not the data the run {run} was trained on.[/yellow]")
+        message = f"These are not the data the run was trained on: {run}"
+        console.print(f"[yellow]{message}[/yellow]", soft_wrap=True)
     total, paths = manifest.split(split).requests, None
     with tempfile.TemporaryDirectory() as scratch, progress_bar(console) as progress:
         if skip_corrupt or settings["skip_corrupt"]:

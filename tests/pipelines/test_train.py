@@ -87,7 +87,7 @@ def test_a_folder_called_like_a_date_is_a_folder(data_copy):
 def printed_health(reads_alike, strength):
     """What is said of one memory whose reads are that much alike."""
     health = {"slot_cosine": 0.5, "read_cosine": reads_alike}
-    health |= {"read_entropy": 0.25, "slots_in_use": 0.125}
+    health |= {"read_entropy": 0.25, "slots_in_use": 0.125, "requests": 1024.0}
     network = SimpleNamespace(memories=[SimpleNamespace(key_strength=strength)])
     model = SimpleNamespace(user_memory=network)
     console = Console(file=io.StringIO(), width=100)
@@ -106,6 +106,7 @@ def test_the_health_of_a_memory_is_a_table():
         "0.750000",
         "0.2500",
         "12.5%",
+        "1,024",
     ]
     assert "collapsed" not in shown
 
@@ -115,7 +116,7 @@ def test_a_collapsed_memory_is_pointed_out_with_what_to_do():
     assert "The memory of click has collapsed to one vector: every user reads the same." in shown
     assert "key strength of 1.0 does this" in shown
     assert "--model dumn_learned_strength" in shown
-    assert """--set 'model.user_memory={key_strength="learned"}'""" in shown
+    assert "--set model.user_memory.key_strength=learned" in shown
     learned = printed_health(0.999999, "learned")
     assert "has collapsed" in learned
     assert "1.0 does this" not in learned
