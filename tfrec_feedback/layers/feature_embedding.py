@@ -111,12 +111,11 @@ class FeatureEmbedding(tf.keras.layers.Layer):
         """Looks up valid events alone: most histories are much shorter than the longest."""
         name = sequence.name
         used = [self.schema.feature(feature) for feature in sequence.features]
-        valid = {
-            key: tf.RaggedTensor.from_tensor(encoded[key], encoded[sequence.length])
-            for key in (f"{name}_rows", f"{name}_weights")
-        }
-        flat = {key: ragged.flat_values for key, ragged in valid.items()}
-        return valid[f"{name}_rows"].with_flat_values(self._lookup(name, used, flat))
+        keys, lengths = (f"{name}_rows", f"{name}_weights"), encoded[sequence.length]
+        # RaggedTensor.from_tensor is some thirty operations a tensor, most of a small request.
+        where = tf.where(tf.sequence_mask(lengths, tf.shape(encoded[keys[0]])[1]))
+        vectors = self._lookup(name, used, {key: tf.gather_nd(encoded[key], where) for key in keys})
+        return tf.RaggedTensor.from_row_lengths(vectors, tf.cast(lengths, tf.int64), validate=False)
 
     def table(self, name: str) -> tf.Tensor:
         """Returns one table, `[rows, D]`: padding, unknown, then the known values in order."""

@@ -38,10 +38,8 @@ def masked_softmax(logits: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
         >>> masked_softmax(tf.constant([1.0, 2.0, 3.0]), tf.constant([1.0, 1.0, 0.0])).numpy()
         array([0.26894143, 0.7310586 , 0.        ], dtype=float32)
     """
-    logits = tf.where(mask > 0.0, logits, MASKED_LOGIT)
-    logits -= tf.stop_gradient(tf.reduce_max(logits, axis=-1, keepdims=True))
-    weights = tf.exp(logits) * mask
-    return tf.math.divide_no_nan(weights, tf.reduce_sum(weights, axis=-1, keepdims=True))
+    # Where nothing is valid all logits are equal, and the mask makes their even weights 0.
+    return tf.nn.softmax(tf.where(mask > 0.0, logits, MASKED_LOGIT)) * mask
 
 
 def masked_mean(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:

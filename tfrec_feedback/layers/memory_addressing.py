@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from tfrec_feedback.layers.products import project
+
 WRITE_RULES = ("mean", "multi_head", "union", "sequential")
 ADDITIVE_RULES = ("mean", "multi_head", "union")
 """Rules whose sums add up over parts of a batch, in any order."""
@@ -52,7 +54,7 @@ def cosine_weights(
         array([[0.731, 0.269]], dtype=float32)
     """
     keys, memory = tf.convert_to_tensor(keys), tf.convert_to_tensor(memory)
-    cosines = tf.tensordot(normalized(keys), normalized(memory), [[-1], [-1]])
+    cosines = project(normalized(keys), tf.transpose(normalized(memory)))
     strength = tf.convert_to_tensor(strength, cosines.dtype)
     return tf.nn.softmax(cosines * (strength[..., tf.newaxis] if strength.shape.rank else strength))
 
@@ -71,7 +73,7 @@ def read(weights: tf.Tensor, memory: tf.Tensor) -> tf.Tensor:
         >>> read(tf.constant([[0.5, 0.5]]), tf.constant([[1.0, 0.0], [0.0, 2.0]])).numpy()
         array([[0.5, 1. ]], dtype=float32)
     """
-    return tf.tensordot(weights, memory, 1)
+    return project(tf.convert_to_tensor(weights), tf.convert_to_tensor(memory))
 
 
 def write_sums(

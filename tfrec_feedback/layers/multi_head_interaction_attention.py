@@ -171,7 +171,7 @@ class _SelfAttention(tf.keras.layers.Layer):
         output_kernel = tf.reshape(self.output_kernel, [heads, width, heads * width])
         value_output = batched_product(self.value_kernel, output_kernel)  # [H, d, E]
         seen = tf.reshape(tf.transpose(seen, [1, 2, 0, 3]), shape)
-        return tf.tensordot(seen, tf.reshape(value_output, [heads * width, heads * width]), 1)
+        return project(seen, tf.reshape(value_output, [heads * width, heads * width]))
 
 
 class _TargetAttention(tf.keras.layers.Layer):
@@ -203,9 +203,10 @@ class _TargetAttention(tf.keras.layers.Layer):
             project(tensor, kernel)
             for tensor, kernel in zip(inputs, tf.split(self.kernel, widths), strict=True)
         )
-        if self.hidden:
-            of_user += self.bias
-        of_target = of_user[:, tf.newaxis] + of_candidates
+        if not self.hidden:  # [R, N, 1] + [R, 1, T]
+            of_target = of_user[:, tf.newaxis] + of_candidates
+            return tf.nn.relu(of_target + tf.linalg.matrix_transpose(of_attended))
+        of_target = (of_user + self.bias)[:, tf.newaxis] + of_candidates
         logits = tf.nn.relu(of_target[:, :, tf.newaxis] + of_attended[:, tf.newaxis])
         for layer in self._deeper:
             logits = layer(logits)

@@ -32,8 +32,9 @@ def batched_product(a: tf.Tensor, b: tf.Tensor, transpose_b: bool = False) -> tf
 def project(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     """`x W` along the last axis, whose static width D may be 0.
 
-    In a graph, a product of inner width 0 followed by a bias is fused by oneDNN into a primitive
-    that ends the process (TensorFlow 2.20), so such a product is never made.
+    One product of two matrices: `tf.tensordot` is some twenty operations, which count in a small
+    request. In a graph, a product of inner width 0 followed by a bias is fused by oneDNN into a
+    primitive that ends the process (TensorFlow 2.20), so such a product is never made.
 
     Args:
         x: float tensor `[..., D]`.
@@ -48,4 +49,7 @@ def project(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     """
     if x.shape[-1] == 0:
         return tf.zeros(tf.concat([tf.shape(x)[:-1], kernel.shape[-1:]], axis=0), x.dtype)
-    return tf.tensordot(x, kernel, 1)
+    product = tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), kernel)
+    if x.shape.rank == 2:
+        return product
+    return tf.reshape(product, tf.concat([tf.shape(x)[:-1], kernel.shape[-1:]], axis=0))

@@ -6,6 +6,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfrec_feedback.layers.products import project
+
 
 @tf.keras.utils.register_keras_serializable(package="tfrec_feedback")
 class SquareDense(tf.keras.layers.Layer):
@@ -42,7 +44,7 @@ class SquareDense(tf.keras.layers.Layer):
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Returns the dense layer of every vector; see the class."""
-        result = tf.tensordot(inputs, self.kernel, 1)
+        result = project(inputs, self.kernel)
         return self.activation(result + self.bias if self.use_bias else result)
 
     def get_config(self) -> dict[str, Any]:

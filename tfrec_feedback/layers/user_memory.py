@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from tfrec_feedback.layers import memory_addressing
+from tfrec_feedback.layers.products import project
 from tfrec_feedback.layers.replicas import sum_over_replicas
 from tfrec_feedback.layers.split_dense import SplitDense
 
@@ -184,7 +185,7 @@ class UserMemory(tf.keras.layers.Layer):
     def _heads(self, hidden: tf.Tensor, count: int) -> tf.Tensor:
         """Returns the first heads: read key, write key, erase and add."""
         width = count * self.word_size
-        return tf.tensordot(hidden, self.heads_kernel[:, :width], 1) + self.heads_bias[:width]
+        return project(hidden, self.heads_kernel[:, :width]) + self.heads_bias[:width]
 
     def _address(self, key: tf.Tensor, head: int) -> tf.Tensor:
         strength = self.key_strength
