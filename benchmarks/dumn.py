@@ -242,7 +242,10 @@ def footprint(name: str, sizes: Sizes, count: int, num_candidates: int) -> list[
     before = peak_megabytes()
     for _ in range(2):
         step(batch)
-    size = lambda variables: sum(int(np.prod(v.shape)) for v in variables)  # noqa: E731
+
+    def size(variables: Any) -> int:
+        return sum(int(np.prod(variable.shape)) for variable in variables)
+
     embeddings = size([model.embedding.embeddings])
     slots = size(model.optimizer.variables) - 1  # Less the step counter.
     peak = peak_megabytes()

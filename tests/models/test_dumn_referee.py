@@ -69,7 +69,7 @@ def assert_forward(model, variant, candidates, features):
                 if variant.memory != "none":
                     found = getattr(interests.long_term[x], part)[at]
                     np.testing.assert_allclose(found, c.access[x][part], atol=1e-5)
-        np.testing.assert_allclose(outputs["ctr"][at], c.logit, atol=2e-5)
+        np.testing.assert_allclose(outputs["ctr"][at], c.logit, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("case", VARIANTS)
