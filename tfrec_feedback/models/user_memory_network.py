@@ -131,7 +131,7 @@ def make_user_memory(
         raise SchemaError(
             f"The triplet loss needs samples of the histories {lacking}, which the data do not "
             "hold. Prepare them with `--samples 4`, or train without the loss "
-            "(user_memory={triplet_weight=0})."
+            "(--set model.user_memory.triplet_weight=0)."
         )
     check_same_features(schema, network.sampled, "The triplet loss compares their items")
     if network.shared:
