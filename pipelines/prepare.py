@@ -63,6 +63,16 @@ def main(  # noqa: PLR0913 - one parameter an option
             "of DUMN; 0 leaves them out.",
         ),
     ] = 4,
+    sessions: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Sessions told apart in every history, for DSIN; 0 leaves them out.",
+        ),
+    ] = 0,
+    session_gap: Annotated[
+        float, typer.Option(help="Minutes without an event of its kind that end a session.")
+    ] = 30.0,
     histories: Annotated[
         str, typer.Option(help=f"Which to build, some of: {', '.join(KINDS)}.")
     ] = ",".join(FEEDBACKS),
@@ -71,7 +81,7 @@ def main(  # noqa: PLR0913 - one parameter an option
     ] = 0.0,
     schema: Annotated[
         Path | None,
-        typer.Option(help="JSON schema that decides inputs, histories, samples and tasks."),
+        typer.Option(help="JSON schema that decides inputs, histories, samples, sessions, tasks."),
     ] = None,
     split: Annotated[
         str, typer.Option(help="Train, validation, test shares in time, for logs without a split.")
@@ -117,6 +127,8 @@ def main(  # noqa: PLR0913 - one parameter an option
                 output,
                 history_length=history_length,
                 num_samples=samples,
+                num_sessions=sessions,
+                session_gap_minutes=session_gap,
                 histories=[name.strip() for name in histories.split(",")],
                 lag_seconds=lag,
                 schema=described,

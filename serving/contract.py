@@ -24,8 +24,10 @@ _ENCODINGS: dict[str, Encoding] = {
     "string": Hashing(1),
     "float32": Buckets((0.0,)),
 }
-# Signatures leave T open, and the model keeps its own T: this only bounds the message.
+# Signatures leave T open, and the model keeps its own T: this only bounds the message. The same
+# for sessions: the model knows how many it tells apart.
 _LONGEST_HISTORY = 1024
+_MOST_SESSIONS = 1024
 
 
 def signature_of(metadata: ModelMetadata, name: str) -> Signature:
@@ -43,8 +45,9 @@ def derive_schema(signature: Signature) -> Schema:
 
     The shapes and names say it all: `[R]` is context, `[R, N]` a candidate feature, a further
     axis of fixed width with a companion `<name>_count` a multi-valued feature, and
-    `<sequence>_<candidate feature>` beside `<sequence>_length` `[R]` a history. Vocabularies,
-    tables and the true T stay unknown. A candidate feature whose own name reads like a history
+    `<sequence>_<candidate feature>` beside `<sequence>_length` `[R]` a history, and
+    `<sequence>_session` its session numbers. Vocabularies, tables, the true T and how many sessions
+    are told apart stay unknown. A candidate feature whose own name reads like a history
     (`click_rate` beside `rate` and `click_length`) is taken for one: pass the schema then.
 
     Args:
@@ -76,13 +79,24 @@ def derive_schema(signature: Signature) -> Schema:
             f"Inputs {open_rank} are neither [R], [R, N] nor [R, T] (nor multi-valued with a "
             "fixed last axis and a `_count`): they belong to no schema."
         )
-    candidate, histories = _split({n: f for n, f in features.items() if ranks[n] == 2}, features)
+    listed = {n: f for n, f in features.items() if ranks[n] == 2}
+    sequences = _sequences(features, listed)
+    sessions = _sessions(listed, sequences)
+    _, histories = _split({n: f for n, f in listed.items() if n not in sessions}, sequences)
+    # Only now is it known which sequences are histories: what else is so called is a feature.
+    sessions = {n for n in sessions if n.removesuffix("_session") in histories}
+    candidate, histories = _split({n: f for n, f in listed.items() if n not in sessions}, sequences)
     lengths = {f"{name}_length" for name in histories}
     return Schema(
         context=tuple(f for n, f in features.items() if ranks[n] == 1 and n not in lengths),
         candidate=tuple(candidate.values()),
         histories=tuple(
-            FeedbackSequence(name, tuple(names), _max_length(inputs[f"{name}_{names[0]}"]))
+            FeedbackSequence(
+                name,
+                tuple(names),
+                _max_length(inputs[f"{name}_{names[0]}"]),
+                num_sessions=_MOST_SESSIONS if f"{name}_session" in sessions else 0,
+            )
             for name, names in histories.items()
         ),
         tasks=tuple(Task(name, positive=(name,)) for name in signature.outputs),
@@ -105,18 +119,33 @@ def _feature(name: str, spec: TensorSpec, width: int) -> Feature:
     return Feature(name, _ENCODINGS[spec.dtype], max_values=width)
 
 
-def _split(
-    listed: Mapping[str, Feature], features: Mapping[str, Feature]
-) -> tuple[dict[str, Feature], dict[str, list[str]]]:
-    """Separates `[R, N]` candidate features from the `[R, T]` histories that repeat them."""
-    candidate: dict[str, Feature] = {}
-    histories: dict[str, list[str]] = {}
+def _sequences(features: Mapping[str, Feature], listed: Mapping[str, Feature]) -> list[str]:
+    """Returns what may be a history: all that has a length."""
     suffix = "_length"
-    sequences = [
+    return [
         name.removesuffix(suffix)
         for name, feature in features.items()
         if name.endswith(suffix) and name not in listed and feature.dtype == "int64"
     ]
+
+
+def _sessions(listed: Mapping[str, Feature], sequences: list[str]) -> set[str]:
+    """Returns the inputs that may be session numbers and repeat no candidate feature."""
+    names = {f"{s}_session" for s in sequences if f"{s}_session" in listed}
+    return {
+        name
+        for name in names
+        if (listed[name].dtype, listed[name].max_values) == ("int64", 1)
+        and not _repeats(listed[name], listed, name.removesuffix("session"))
+    }
+
+
+def _split(
+    listed: Mapping[str, Feature], sequences: list[str]
+) -> tuple[dict[str, Feature], dict[str, list[str]]]:
+    """Separates `[R, N]` candidate features from the `[R, T]` histories that repeat them."""
+    candidate: dict[str, Feature] = {}
+    histories: dict[str, list[str]] = {}
     # Shorter names first: `click_item_id` is a history of `item_id` only once that is known.
     for name in sorted(listed, key=lambda n: (len(n), n)):
         feature = listed[name]

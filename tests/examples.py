@@ -22,7 +22,7 @@ TAGS = ("art", "cooking", "music", "sport")
 HISTORIES = ("click", "unclick", "like", "dislike")
 
 
-def small_schema(max_length=5, num_samples=3):
+def small_schema(max_length=5, num_samples=3, num_sessions=0):
     return Schema(
         context=(
             Feature("hour", Identity(24)),
@@ -35,12 +35,13 @@ def small_schema(max_length=5, num_samples=3):
             Feature("duration", Buckets((10.0, 60.0))),
         ),
         histories=tuple(
-            FeedbackSequence(n, ("item_id", "tag"), max_length, num_samples) for n in HISTORIES
+            FeedbackSequence(n, ("item_id", "tag"), max_length, num_samples, num_sessions)
+            for n in HISTORIES
         ),
     )
 
 
-def random_request(rng, num_candidates=None, longest=7):
+def random_request(rng, num_candidates=None, longest=7, sessions=False):
     """A request with unknown ids, empty histories and histories that are too long."""
 
     def items(count):
@@ -50,6 +51,13 @@ def random_request(rng, num_candidates=None, longest=7):
             "tag": [rng.choice(tags, rng.integers(0, 4)).tolist() for _ in range(count)],
         }
 
+    def events(count):
+        if not sessions:
+            return items(count)
+        pauses = rng.integers(0, 2, count)
+        pauses[-1:] = 0  # the most recent event is of session 0
+        return {**items(count), "session": np.cumsum(pauses[::-1])[::-1].tolist()}
+
     count = int(rng.integers(1, 6)) if num_candidates is None else num_candidates
     return {
         "context": {
@@ -57,7 +65,7 @@ def random_request(rng, num_candidates=None, longest=7):
             "user_id": f"user {rng.integers(9)}",
             "interests": rng.choice(TAGS, rng.integers(0, 3)).tolist(),
         },
-        "histories": {n: items(int(rng.integers(0, longest + 1))) for n in HISTORIES},
+        "histories": {n: events(int(rng.integers(0, longest + 1))) for n in HISTORIES},
         "candidates": {**items(count), "duration": rng.uniform(0, 100, count).tolist()},
     }
 
@@ -99,7 +107,12 @@ def labelled_record(schema, request, labels, request_id="request", **more):
     )
 
 
+def has_sessions(schema):
+    return any(history.num_sessions for history in schema.histories)
+
+
 def random_batch(schema, num_requests=4, seed=0, **options):
+    options = {"sessions": has_sessions(schema), **options}
     rng = np.random.default_rng(seed)
     return tensors(schema, [random_request(rng, **options) for _ in range(num_requests)])
 

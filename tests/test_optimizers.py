@@ -55,3 +55,18 @@ def test_config_round_trip_and_no_amsgrad():
     assert twin.beta_1 == 0.5
     with pytest.raises(ValueError, match="amsgrad"):
         LazyAdam(amsgrad=True)
+
+
+def test_weights_decay_by_the_learning_rate_and_vectors_do_not():
+    still = [tf.constant([[0.0, 0.0]]), tf.constant([0.0])]
+    weights = [tf.Variable([[1.0, 2.0]]), tf.Variable([3.0])]
+    LazyAdam(0.1, weight_decay=0.5).apply_gradients(zip(still, weights, strict=True))
+    np.testing.assert_allclose(weights[0], [[0.95, 1.9]], rtol=1e-6)
+    np.testing.assert_array_equal(weights[1], [3.0])
+
+
+def test_only_the_rows_of_the_batch_decay():
+    table = tf.Variable(tf.ones([3, 2]))
+    rows = tf.IndexedSlices(tf.zeros([1, 2]), tf.constant([1]), [3, 2])
+    decayed = one_step(LazyAdam(0.1, row_scale=2.0, weight_decay=0.5), table, rows)
+    np.testing.assert_allclose(decayed, [[1, 1], [0.9, 0.9], [1, 1]], rtol=1e-6)

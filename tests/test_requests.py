@@ -1,3 +1,4 @@
+import dataclasses
 import subprocess
 import sys
 
@@ -219,6 +220,53 @@ def test_a_request_without_candidates_or_of_another_type_is_refused():
         encode_requests(SCHEMA, [{"context": {}}])
     with pytest.raises(RequestError, match="expected a mapping .* got list"):
         encode_requests(SCHEMA, [[1]])
+
+
+WITH_SESSIONS = dataclasses.replace(
+    SCHEMA,
+    histories=tuple(dataclasses.replace(h, num_sessions=2) for h in SCHEMA.histories),
+)
+
+
+def clicked(**columns):
+    click = {"item": [1, 2, 3, 4], "tag": [[], [], [], []], **columns}
+    return request(histories={"click": click})
+
+
+def test_session_numbers_are_sent_as_they_are_and_cut_with_their_events():
+    shorter = request(histories={"click": [{"item": 5, "tag": [], "session": 0}]})
+    batch = encode_requests(WITH_SESSIONS, [clicked(session=[9, 4, 1, 0]), shorter])
+    assert list(batch) == [spec.name for spec in WITH_SESSIONS.inputs()]
+    assert batch["click_session"].tolist() == [[4, 1, 0], [0, 0, 0]]
+    assert batch["click_session"].dtype == np.int64
+    assert batch["click_length"].tolist() == [3, 1]
+    assert batch["dislike_session"].tolist() == [[0], [0]]
+
+
+def test_a_model_without_sessions_ignores_them():
+    ours, theirs = (
+        encode_requests(SCHEMA, [r]) for r in (clicked(session=[1, 1, 0, 0]), clicked())
+    )
+    assert list(ours) == list(theirs)
+    rows = [{"item": 5, "tag": [], "session": 0}]
+    assert encode_requests(SCHEMA, [request(histories={"click": rows})])["click_item"] == [[5]]
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ({}, r"histories\.click is missing \['session'\]"),
+        ({"session": [0, 0]}, "columns of histories.click differ in length.*'session': 2"),
+        ({"session": [0, 0, 1, 1]}, r"never growing.*got \[0, 1, 1\]"),
+        ({"session": [0, 0, 0, -1]}, r"never below 0.*got \[0, 0, -1\]"),
+        ({"session": [0, 0, 0.5, 0]}, r"click_session: expected integers of 64 bits, got 0.5"),
+        ({"session": ["a"] * 4}, r"click_session: expected int64 values, got 'a'"),
+        ({"session": [0] * 4, "sessoin": []}, "unknown 'sessoin'.*mean 'session'"),
+    ],
+)
+def test_session_numbers_that_make_no_sense_are_refused(columns, expected):
+    with pytest.raises(RequestError, match=f"request 0: .*{expected}"):
+        encode_requests(WITH_SESSIONS, [clicked(**columns)])
 
 
 ROWS = st.fixed_dictionaries(

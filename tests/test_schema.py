@@ -113,6 +113,33 @@ def test_samples_are_training_inputs_only_and_look_like_a_history():
     )
 
 
+def test_session_numbers_stand_before_the_lengths_and_samples_have_none():
+    clicks = FeedbackSequence("click", ("item",), num_samples=4, num_sessions=5)
+    schema = Schema((), (ITEM,), (clicks, SCHEMA.histories[1]))
+    assert schema.training_inputs()[2:] == (
+        InputSpec("click_item", "int64", ("R", "T"), "history", ITEM, "click"),
+        InputSpec("click_session", "int64", ("R", "T"), "history", None, "click"),
+        InputSpec("click_length", "int64", ("R",), "history", None, "click"),
+        InputSpec("dislike_item", "int64", ("R", "T"), "history", ITEM, "dislike"),
+        InputSpec("dislike_length", "int64", ("R",), "history", None, "dislike"),
+        InputSpec("click_sample_item", "int64", ("R", "T"), "history", ITEM, "click_sample"),
+        InputSpec("click_sample_length", "int64", ("R",), "history", None, "click_sample"),
+    )
+    assert clicks.session == "click_session"
+    with pytest.raises(SchemaError, match="'dislike' has no sessions: give it `num_sessions`"):
+        schema.history("dislike").session  # noqa: B018
+
+
+def test_a_schema_can_be_had_without_its_sessions():
+    histories = [FeedbackSequence(n, ("item",), 7, 4, num_sessions=5) for n in ("click", "like")]
+    plain = Schema((HOUR,), (ITEM,), histories).without_sessions()
+    assert [(h.name, h.max_length, h.num_samples, h.num_sessions) for h in plain.histories] == [
+        ("click", 7, 4, 0),
+        ("like", 7, 4, 0),
+    ]
+    assert SCHEMA.without_sessions() == SCHEMA
+
+
 def test_a_schema_without_samples_trains_on_its_inputs():
     assert SCHEMA.samples == ()
     assert SCHEMA.training_inputs() == SCHEMA.inputs()
@@ -217,6 +244,18 @@ def test_feedbacks_are_those_of_all_tasks_sorted():
             "'click': num_samples must be an integer, 0 or more, got -1",
         ),
         (lambda: FeedbackSequence("click", ("item",), num_samples=True), "0 or more, got True"),
+        (
+            lambda: FeedbackSequence("click", ("item",), num_sessions=-1),
+            "'click': num_sessions must be an integer, 0 or more, got -1",
+        ),
+        (
+            lambda: Schema(
+                (),
+                (ITEM, Feature("session", Identity(3))),
+                (FeedbackSequence("click", ("session",), num_sessions=2),),
+            ),
+            "Duplicate tensor 'click_session'",
+        ),
         (lambda: FeedbackSequence("click", ("item",), num_samples=0.0), "0 or more, got 0.0"),
         (
             lambda: Schema(
@@ -276,15 +315,16 @@ ENCODINGS = st.one_of(
     st.integers(0, 3),
     st.integers(1, 3),
     st.sampled_from([None, 0, 3]),
+    st.sampled_from([0, 5]),
 )
-def test_any_schema_survives_json(encodings, cut, max_values, num_samples):
+def test_any_schema_survives_json(encodings, cut, max_values, num_samples, num_sessions):
     features = [Feature(f"f{i}", e, max_values=max_values) for i, e in enumerate(encodings)]
     cut = min(cut, len(features) - 1)
     last = features[-1].name
     histories = (
         ()
         if num_samples is None
-        else (FeedbackSequence("click", (last,), max_length=7, num_samples=num_samples),)
+        else (FeedbackSequence("click", (last,), 7, num_samples, num_sessions),)
     )
     schema = Schema(tuple(features[:cut]), tuple(features[cut:]), histories)
     again = Schema.from_json(schema.to_json())
@@ -297,8 +337,9 @@ def test_what_may_be_left_out_of_json_takes_its_default():
         '{"candidate": [{"name": "item", "encoding": {"kind": "hash", "size": 9}}]}'
     )
     assert schema == Schema((), (Feature("item", Hashing(9)),))
-    text = changed(lambda data: [history.pop("num_samples") for history in data["histories"]])
-    assert Schema.from_json(text) == SCHEMA
+    for option in ("num_samples", "num_sessions"):
+        text = changed(lambda data, o=option: [history.pop(o) for history in data["histories"]])
+        assert Schema.from_json(text) == SCHEMA
     assert [task.name for task in schema.tasks] == ["ctr", "dislike"]
 
 

@@ -58,6 +58,8 @@ class OptimizerConfig(_Section):
         name: `lazy_adam` (rows of the batch only), `adam` (every row), or `adagrad`.
         learning_rate: step size.
         row_scale: factor on the learning rate of embedding rows (`lazy_adam`).
+        weight_decay: share of itself that a weight loses with every step of size 1; of embedding
+            tables only the batch's rows (`lazy_adam`).
         clip_norm: global norm that gradients are clipped to; None does not clip.
         initial_accumulator: start of Adagrad's sums of squares.
     """
@@ -65,6 +67,7 @@ class OptimizerConfig(_Section):
     name: Literal["lazy_adam", "adam", "adagrad"] = "lazy_adam"
     learning_rate: float = Field(default=1e-3, gt=0)
     row_scale: float = Field(default=1.0, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
     clip_norm: float | None = Field(default=None, gt=0)
     initial_accumulator: float = Field(default=0.1, ge=0)
 

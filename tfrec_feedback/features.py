@@ -67,16 +67,22 @@ class FeedbackSequence:
         max_length: T, the most recent events that are kept.
         num_samples: K, events drawn for training from all the user's earlier ones of this kind,
             however long ago; 0 draws none. Never a serving input.
+        num_sessions: K, sessions told apart; 0: the history has none. Otherwise every event has
+            the number of its session, counted back from that of the most recent event (0); events
+            of older sessions than can be told apart all carry K.
 
     Example:
-        >>> FeedbackSequence("click", ("item_id",), max_length=30, num_samples=4).samples
-        FeedbackSequence(name='click_sample', features=('item_id',), max_length=4, num_samples=0)
+        >>> FeedbackSequence("click", ("item_id",), max_length=30, num_samples=4).samples.name
+        'click_sample'
+        >>> FeedbackSequence("click", ("item_id",), num_sessions=5).session
+        'click_session'
     """
 
     name: str
     features: tuple[str, ...]
     max_length: int = 30
     num_samples: int = 0
+    num_sessions: int = 0
 
     def __post_init__(self) -> None:
         check_name("FeedbackSequence", self.name)
@@ -84,17 +90,32 @@ class FeedbackSequence:
         if not self.features:
             raise SchemaError(f"FeedbackSequence {self.name!r} lists no candidate features.")
         check_positive(f"FeedbackSequence {self.name!r}: max_length", self.max_length)
-        count = self.num_samples
-        if not isinstance(count, int) or isinstance(count, bool) or count < 0:
-            raise SchemaError(
-                f"FeedbackSequence {self.name!r}: num_samples must be an integer, 0 or more, got "
-                f"{count!r}."
-            )
+        for field in ("num_samples", "num_sessions"):
+            count = getattr(self, field)
+            if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+                raise SchemaError(
+                    f"FeedbackSequence {self.name!r}: {field} must be an integer, 0 or more, got "
+                    f"{count!r}."
+                )
 
     @property
     def length(self) -> str:
         """Name of the tensor of true lengths."""
         return f"{self.name}_length"
+
+    @property
+    def session(self) -> str:
+        """Name of the tensor of session numbers.
+
+        Raises:
+            SchemaError: when the history has no sessions.
+        """
+        if self.num_sessions == 0:
+            raise SchemaError(
+                f"FeedbackSequence {self.name!r} has no sessions: give it `num_sessions`, the "
+                "most recent sessions that are told apart."
+            )
+        return f"{self.name}_session"
 
     @property
     def samples(self) -> FeedbackSequence:
@@ -144,7 +165,8 @@ class InputSpec:
             (the values of a multi-valued feature).
         role: `context`, `candidate` or `history`; lengths and counts take the role of what they
             count.
-        feature: the feature whose values the tensor holds; None for lengths and counts.
+        feature: the feature whose values the tensor holds; None for lengths, counts and session
+            numbers.
         sequence: name of the history (or its samples) the tensor belongs to, or None.
     """
 
@@ -174,10 +196,14 @@ def value_specs(
 
 
 def sequence_specs(sequence: FeedbackSequence, candidate: Mapping[str, Feature]) -> list[InputSpec]:
-    """Returns the tensors that hold one sequence: its features by name, then its lengths."""
+    """Returns the tensors of one sequence: its features by name, sessions if any, lengths."""
     specs: list[InputSpec] = []
     for name in sequence.features:
         wire = f"{sequence.name}_{name}"
         specs += value_specs(candidate[name], wire, ("R", "T"), "history", sequence.name)
+    if sequence.num_sessions:
+        specs.append(
+            InputSpec(sequence.session, "int64", ("R", "T"), "history", sequence=sequence.name)
+        )
     specs.append(InputSpec(sequence.length, "int64", ("R",), "history", sequence=sequence.name))
     return specs

@@ -27,9 +27,14 @@ class LazyAdam(tf.keras.optimizers.Adam):
         beta_2: decay of the second moment.
         epsilon: added to the root of the second moment.
         row_scale: factor on the learning rate of sparse gradients.
+        weight_decay: decoupled decay: with every step a weight shrinks by `learning_rate *
+            weight_decay` of itself. Of tables, only the rows that the batch looked up shrink;
+            vectors and scalars (biases, scales) never do.
         **kwargs: further arguments of `tf.keras.optimizers.Adam`.
 
-    Reference: Kingma & Ba, 2015, algorithm 1, applied by rows.
+    Reference: Kingma & Ba, 2015, algorithm 1, applied by rows;
+    Loshchilov & Hutter, 2019, decoupled weight decay; Zhou et al., 2018 (DIN), section 5.1, on
+    regularising the rows of a mini-batch alone.
     """
 
     def __init__(
@@ -39,6 +44,7 @@ class LazyAdam(tf.keras.optimizers.Adam):
         beta_2: float = 0.999,
         epsilon: float = 1e-7,
         row_scale: float = 1.0,
+        weight_decay: float = 0.0,
         **kwargs: Any,
     ):
         kwargs = {"name": "LazyAdam", **kwargs, "jit_compile": False}
@@ -46,10 +52,14 @@ class LazyAdam(tf.keras.optimizers.Adam):
             raise ValueError("LazyAdam has no amsgrad variant; use tf.keras.optimizers.Adam.")
         super().__init__(learning_rate, beta_1, beta_2, epsilon, **kwargs)
         self.row_scale = row_scale
+        self._decay = weight_decay
 
     def update_step(self, gradient: Any, variable: tf.Variable) -> None:
         """Applies one gradient; a sparse one reaches its own rows only."""
         if not isinstance(gradient, tf.IndexedSlices):
+            if self._decay and variable.shape.rank > 1:
+                rate = tf.cast(self.learning_rate, variable.dtype)
+                variable.assign_sub(rate * self._decay * variable)
             super().update_step(gradient, variable)
             return
         index = self._index_dict[self._var_key(variable)]
@@ -64,8 +74,12 @@ class LazyAdam(tf.keras.optimizers.Adam):
         first.scatter_update(tf.IndexedSlices(m, rows))
         second.scatter_update(tf.IndexedSlices(v, rows))
         change = rate * m / (tf.sqrt(v) + self.epsilon)
+        if self._decay:
+            decay = tf.cast(self.learning_rate, variable.dtype) * self.row_scale * self._decay
+            change += decay * tf.gather(variable, rows)
         variable.scatter_sub(tf.IndexedSlices(change, rows))
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor arguments."""
-        return {**super().get_config(), "row_scale": self.row_scale}
+        more = {"row_scale": self.row_scale, "weight_decay": self._decay}
+        return {**super().get_config(), **more}

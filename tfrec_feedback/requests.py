@@ -9,6 +9,10 @@ A request is a mapping with three parts:
 Histories are oldest first and may be left out (no such feedback yet). Candidates and histories may
 also be lists of rows, `[{"item_id": 11, "tag": ["b"]}, ...]`.
 
+A history whose sessions a model reads has one more column, `session`: for every event the number of
+its session, counted back from that of the most recent event: `"session": [2, 0, 0]`. Models without
+sessions ignore it.
+
 Needs numpy only.
 """
 
@@ -19,10 +23,13 @@ from typing import Any
 
 import numpy as np
 
-from tfrec_feedback.schema import Feature, Schema, suggest
+from tfrec_feedback.schema import Feature, FeedbackSequence, Identity, Schema, suggest
 
 _DTYPES: dict[str, Any] = {"int64": np.int64, "float32": np.float32, "string": np.object_}
 _PADDING: dict[str, Any] = {"int64": 0, "float32": 0.0, "string": b""}
+SESSION = "session"
+"""Column of a history that holds session numbers."""
+_SESSION = Feature(SESSION, Identity(1))  # says that the numbers are single integers
 
 
 class RequestError(ValueError):
@@ -44,7 +51,8 @@ def encode_requests(schema: Schema, requests: Sequence[Mapping[str, Any]]) -> di
 
     Raises:
         RequestError: names the request, the part and the feature that is missing, unknown, of
-            unequal length, of the wrong type, or not finite.
+            unequal length, of the wrong type, or not finite; or a history whose session numbers
+            are negative or grow towards the present.
     """
     parts = [_Parts(schema, request, index) for index, request in enumerate(requests)]
     columns: list[Sequence[Any]]
@@ -62,6 +70,11 @@ def encode_requests(schema: Schema, requests: Sequence[Mapping[str, Any]]) -> di
             where = f"histories.{sequence.name}"
             wire = f"{sequence.name}_{name}"
             batch.update(_encode(schema.feature(name), wire, columns, where))
+        if sequence.num_sessions:
+            columns = [p.histories[sequence.name][SESSION][-sequence.max_length :] for p in parts]
+            where = f"histories.{sequence.name}"
+            batch.update(_encode(_SESSION, sequence.session, columns, where))
+            _check_sessions(batch[sequence.session], columns, sequence)
         lengths = [min(p.lengths[sequence.name], sequence.max_length) for p in parts]
         batch[sequence.length] = np.array(lengths, np.int64)
     return batch
@@ -98,34 +111,42 @@ class _Parts:
         self.lengths: dict[str, int] = {}
         for sequence in schema.histories:
             part = f"histories.{sequence.name}"
-            value = given.get(sequence.name) or {name: () for name in sequence.features}
-            self.histories[sequence.name] = self._columns(part, value, list(sequence.features))
+            columns = list(sequence.features)
+            columns += [SESSION] if sequence.num_sessions else []
+            value = given.get(sequence.name) or {name: () for name in columns}
+            self.histories[sequence.name] = self._columns(part, value, columns, (SESSION,))
             self.lengths[sequence.name] = self._length(part, self.histories[sequence.name])
 
-    def _check_known(self, part: str, given: Any, names: list[str]) -> None:
+    def _check_known(
+        self, part: str, given: Any, names: list[str], ignored: tuple[str, ...] = ()
+    ) -> None:
         if not isinstance(given, Mapping):
             raise RequestError(
                 f"{self._where}: {part} must be a mapping, got {type(given).__name__}."
             )
         for name in given:
-            if name not in names:
+            if name not in names and name not in ignored:
                 raise RequestError(
                     f"{self._where}: {part} has unknown {name!r}; expected {names}."
                     f"{suggest(str(name), names)}"
                 )
 
-    def _check_names(self, part: str, given: Any, names: list[str]) -> None:
-        self._check_known(part, given, names)
+    def _check_names(
+        self, part: str, given: Any, names: list[str], ignored: tuple[str, ...] = ()
+    ) -> None:
+        self._check_known(part, given, names, ignored)
         missing = [name for name in names if name not in given]
         if missing:
             raise RequestError(f"{self._where}: {part} is missing {missing}.")
 
-    def _columns(self, part: str, value: Any, names: list[str]) -> Mapping[str, Sequence[Any]]:
+    def _columns(
+        self, part: str, value: Any, names: list[str], ignored: tuple[str, ...] = ()
+    ) -> Mapping[str, Sequence[Any]]:
         if isinstance(value, list | tuple):
             for row, item in enumerate(value):
-                self._check_names(f"{part}[{row}]", item, names)
+                self._check_names(f"{part}[{row}]", item, names, ignored)
             return {name: [item[name] for item in value] for name in names}
-        self._check_names(part, value, names)
+        self._check_names(part, value, names, ignored)
         return value
 
     def _length(self, part: str, columns: Mapping[str, Sequence[Any]]) -> int:
@@ -177,6 +198,20 @@ def _encode(
             values[r, : len(column)] = _values(feature, column, f"request {r}: {where}.{wire_name}")
         batch = {wire_name: values}
     return {name: array[:, 0] for name, array in batch.items()} if squeeze else batch
+
+
+def _check_sessions(
+    numbers: np.ndarray, columns: Sequence[Sequence[Any]], sequence: FeedbackSequence
+) -> None:
+    """Refuses sessions numbered from the oldest, the mistake that would go unnoticed."""
+    for r, column in enumerate(columns):
+        row = numbers[r, : len(column)]
+        if (row < 0).any() or (np.diff(row) > 0).any():
+            raise RequestError(
+                f"request {r}: histories.{sequence.name}.{SESSION}: expected the session of every "
+                "event counted back from the most recent one (0), so never below 0 and never "
+                f"growing from the oldest event to the latest; got {row.tolist()}."
+            )
 
 
 def _values(feature: Feature, values: Any, where: str) -> np.ndarray:
@@ -240,4 +275,4 @@ def _first_wrong(values: Any, dtype: str) -> Any:
     return values
 
 
-__all__ = ["RequestError", "encode_requests"]
+__all__ = ["SESSION", "RequestError", "encode_requests"]

@@ -13,7 +13,7 @@ import tomli_w
 
 from tfrec_feedback.config import Config
 from tfrec_feedback.data.manifest import Manifest, write_atomically
-from tfrec_feedback.models import FeedbackModel
+from tfrec_feedback.models import MODELS, FeedbackModel
 from tfrec_feedback.schema import Schema
 
 MODEL_FILE = "model.keras"
@@ -24,6 +24,23 @@ _PACKAGES = ("tensorflow", "tf-keras", "tensorflow-recommenders", "numpy")
 
 class RunError(RuntimeError):
     """A run folder cannot be used as asked."""
+
+
+def model_schema(config: Config, manifest: Manifest) -> Schema:
+    """Returns what a run's model reads of prepared data.
+
+    Args:
+        config: the run's configuration; features in `data.drop` are left out.
+        manifest: prepared data.
+
+    Returns:
+        The data's schema, without sessions unless the model reads them: a server would have to
+        be sent what its model ignores.
+    """
+    schema = manifest.schema().without(config.data.drop)
+    # A name that is not known is left to `build_model`, which suggests the closest.
+    model = MODELS.get(config.model.name, (FeedbackModel,))[0]
+    return schema if model.reads_sessions else schema.without_sessions()
 
 
 def open_run(directory: Path, config: Config, manifest: Manifest) -> None:
@@ -49,7 +66,7 @@ def open_run(directory: Path, config: Config, manifest: Manifest) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     settings = config.model_dump(mode="json", exclude_none=True)
     (directory / CONFIG_FILE).write_text(tomli_w.dumps(settings), encoding="utf-8")
-    manifest.schema().without(config.data.drop).to_json(directory / "schema.json")
+    model_schema(config, manifest).to_json(directory / "schema.json")
     if (manifest.directory / "vocabularies").is_dir():
         shutil.copytree(
             manifest.directory / "vocabularies", directory / "vocabularies", dirs_exist_ok=True

@@ -280,6 +280,11 @@ class Schema:
             histories=tuple(histories),
         )
 
+    def without_sessions(self) -> Schema:
+        """Returns the schema without the sessions of its histories; records need no change."""
+        histories = tuple(dataclasses.replace(h, num_sessions=0) for h in self.histories)
+        return dataclasses.replace(self, histories=histories)
+
     def with_inline_vocabularies(self) -> Schema:
         """Returns the same schema with every vocabulary's tokens inside it, free of any file."""
 

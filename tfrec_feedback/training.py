@@ -32,7 +32,7 @@ from tfrec_feedback.interests import (
 )
 from tfrec_feedback.models import build_model
 from tfrec_feedback.optimizers import LazyAdam
-from tfrec_feedback.runs import MODEL_FILE, open_run, update_run
+from tfrec_feedback.runs import MODEL_FILE, model_schema, open_run, update_run
 
 STATE_FILE = "state.json"
 HEALTH_REQUESTS = 1024
@@ -114,7 +114,7 @@ class _Trainer:
                 self.paths[split], stats = check_shards(manifest, split, scratch=scratch)
                 listed = sum(shard.records for shard in manifest.split(split).shards)
                 self.skipped += listed - stats.records
-        schema = manifest.schema().without(config.data.drop)
+        schema = model_schema(config, manifest)
         self.model = build_model(config.model.name, schema, **config.model.params())
         if self.model.main_task == "dislike" and config.train.monitor != "dislike_auc":
             raise ValueError(
@@ -299,7 +299,16 @@ class _Watch(tf.keras.callbacks.Callback):
 
 
 def make_optimizer(config: OptimizerConfig) -> tf.keras.optimizers.Optimizer:
-    """Builds the optimiser of a configuration."""
+    """Builds the optimiser of a configuration.
+
+    Raises:
+        ValueError: for a weight decay with an optimiser that has none.
+    """
+    if config.weight_decay and config.name != "lazy_adam":
+        raise ValueError(
+            f"optimizer.weight_decay is for lazy_adam alone, got optimizer.name={config.name!r}. "
+            "Set it to 0, or use lazy_adam."
+        )
     options: dict[str, Any] = {
         "learning_rate": config.learning_rate,
         "global_clipnorm": config.clip_norm,
@@ -309,7 +318,7 @@ def make_optimizer(config: OptimizerConfig) -> tf.keras.optimizers.Optimizer:
         return tf.keras.optimizers.Adagrad(initial_accumulator_value=start, **options)
     if config.name == "adam":
         return tf.keras.optimizers.Adam(jit_compile=False, **options)
-    return LazyAdam(row_scale=config.row_scale, **options)
+    return LazyAdam(row_scale=config.row_scale, weight_decay=config.weight_decay, **options)
 
 
 def _seed(config: Config) -> None:

@@ -35,6 +35,19 @@ def test_records_parse_to_the_tensors_the_client_sends():
         np.testing.assert_array_equal(parsed[name].numpy(), expected, name)
 
 
+def test_session_numbers_parse_to_the_tensors_the_client_sends():
+    schema = small_schema(num_sessions=2)
+    rng = np.random.default_rng(6)
+    requests = [random_request(rng, longest=4, sessions=True) for _ in range(6)]
+    written = tf.constant([request_record(schema, request) for request in requests])
+    parsed = parse_features(written, schema)
+    for name, expected in encode_requests(schema, requests).items():
+        np.testing.assert_array_equal(parsed[name].numpy(), expected, name)
+    assert parsed["click_session"].dtype == tf.int64
+    # A model that reads no sessions is given the same records.
+    assert "click_session" not in parse_features(written, schema.without_sessions())
+
+
 def test_a_batch_without_any_history_has_width_0_and_is_scored():
     rng = np.random.default_rng(1)
     requests = [random_request(rng, longest=0) for _ in range(3)]

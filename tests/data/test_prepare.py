@@ -142,6 +142,40 @@ def test_no_samples_are_written_where_none_are_wanted(tmp_path):
     assert not {name for name in names if "_sample_" in name}
 
 
+def test_sessions_are_cut_at_pauses_and_counted_back(tmp_path, simulated):
+    options = {"num_sessions": 2, "session_gap_minutes": 20.0, "histories": ("all",)}
+    manifest = prepare(simulated, tmp_path, check_leaks=True, **options)
+    assert (manifest.options["num_sessions"], manifest.options["session_gap_minutes"]) == (2, 20.0)
+    assert [h.num_sessions for h in manifest.schema().histories] == [2]
+    seen = set()
+    for split in manifest.splits:
+        for record in records(manifest, split):
+            numbers, times = record["all_session"], record["all_timestamp"]
+            assert len(numbers) == len(times)
+            assert numbers[-1:] == [0][: len(times)]
+            for pause, older, newer in zip(np.diff(times), numbers, numbers[1:], strict=False):
+                assert older == min(newer + (pause > 20 * 60_000), 2)
+            seen |= set(numbers)
+    assert seen == {0, 1, 2}
+
+
+def test_no_sessions_are_written_where_none_are_wanted(tmp_path):
+    manifest = prepare(small_source(), tmp_path)
+    assert [h.num_sessions for h in manifest.schema().histories] == [0] * 4
+    names = {n for split in manifest.splits for r in records(manifest, split) for n in r}
+    assert not {name for name in names if name.endswith("_session")}
+
+
+def test_another_gap_is_another_fingerprint(tmp_path):
+    prints = {
+        prepare(small_source(), tmp_path / str(gap), session_gap_minutes=gap).fingerprint
+        for gap in (30.0, 10.0)
+    }
+    assert len(prints) == 2
+    with pytest.raises(ValueError, match="session_gap_minutes must be above 0, got 0"):
+        prepare(small_source(), tmp_path / "none", session_gap_minutes=0.0)
+
+
 def test_a_history_of_all_holds_every_earlier_exposure_once_in_time_order(tmp_path, simulated):
     manifest = prepare(simulated, tmp_path, histories=("all",), history_length=20)
     assert [h.name for h in manifest.schema().histories] == ["all"]

@@ -9,6 +9,7 @@ from tfrec_feedback.data.events import EventLogError
 from tfrec_feedback.data.grouping import group_requests
 from tfrec_feedback.data.history import build_histories, draw_samples, feedback_kinds
 from tfrec_feedback.data.records import RecordEncoder
+from tfrec_feedback.data.sessions import schema_sessions
 from tfrec_feedback.schema import Buckets, Feature, FeedbackSequence, Hashing, Identity, Schema
 
 SCHEMA = Schema(
@@ -45,7 +46,8 @@ def encoder(events, schema=SCHEMA):
         for h in schema.histories
         if h.num_samples
     }
-    return RecordEncoder(schema, events, table, {**histories, **samples})
+    sessions = schema_sessions(schema, histories, events["timestamp"].to_numpy(), gap_ms=9)
+    return RecordEncoder(schema, events, table, {**histories, **samples}, sessions)
 
 
 def parse(record):
@@ -118,8 +120,32 @@ def test_requests_that_draw_nothing_hold_empty_samples():
     assert record["click_sample_length"] == record["unclick_sample_length"] == [0]
 
 
+def with_sessions(schema, num_sessions, **changes):
+    histories = [
+        dataclasses.replace(h, num_sessions=num_sessions, **changes) for h in schema.histories
+    ]
+    return dataclasses.replace(schema, histories=tuple(histories))
+
+
+def test_sessions_stand_beside_the_events_they_number():
+    # At 30, Ann had clicked at 10 and at 20, 10 ms apart: two sessions, as the gap is 9 ms.
+    schema = with_sessions(SCHEMA, 2, max_length=5)
+    at_20, at_30 = map(parse, encoder(small_events(), schema).encode(np.array([1, 3])))
+    assert (at_20["click_timestamp"], at_20["click_session"]) == ([10], [0])
+    assert (at_30["click_timestamp"], at_30["click_session"]) == ([10, 20], [1, 0])
+    assert at_30["unclick_session"] == [0]
+    assert at_20["unclick_session"] == []
+
+
+def test_samples_have_no_sessions():
+    schema = with_sessions(with_samples(2), 3)
+    record = parse(next(encoder(small_events(), schema).encode(np.array([3]))))
+    assert {name for name in record if "session" in name} == {"click_session", "unclick_session"}
+    assert "click_session" not in parse(next(encoder(small_events()).encode(np.array([3]))))
+
+
 def test_every_input_of_the_schema_is_in_a_record():
-    schema = with_samples(2)
+    schema = with_sessions(with_samples(2), 2)
     record = parse(next(encoder(small_events(), schema).encode(np.array([4]))))
     assert {spec.name for spec in schema.training_inputs()} <= set(record)
 

@@ -54,8 +54,13 @@ def test_the_schema_follows_the_columns():
 
 
 def test_the_histories_and_their_samples_may_be_chosen():
-    schema = infer_schema(small_source(), TRAIN, 7, num_samples=4, histories=("all", "like"))
-    assert [(h.name, h.num_samples) for h in schema.histories] == [("all", 4), ("like", 4)]
+    schema = infer_schema(
+        small_source(), TRAIN, 7, num_samples=4, histories=("all", "like"), num_sessions=5
+    )
+    assert [(h.name, h.num_samples, h.num_sessions) for h in schema.histories] == [
+        ("all", 4, 5),
+        ("like", 4, 5),
+    ]
     with pytest.raises(EventLogError, match=r"'clik' cannot be built.*Did you mean 'click'"):
         infer_schema(small_source(), TRAIN, 7, histories=("clik",))
 

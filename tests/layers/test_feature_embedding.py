@@ -58,6 +58,7 @@ def test_conformance():
     encoded = FeatureEncoder(SCHEMA)(random_batch(SCHEMA, 3))
     check_layer(FeatureEmbedding(SCHEMA, 3, histories=["click"]), encoded)
     check_layer(WideWeights(SCHEMA), encoded)
+    check_layer(WideWeights(SCHEMA, use_bias=False, histories=["like", "click"]), encoded)
 
 
 def test_dropout_acts_in_training_only():
@@ -84,6 +85,26 @@ def test_wide_weights_are_scalars_of_the_field_not_of_the_shared_table():
     context, candidates = layer(encoded)
     np.testing.assert_allclose(context, [[0.0, 0.0, 1.25]])
     np.testing.assert_allclose(candidates, [[[0.0, 2.0 + 4.0, 0.0]]])
+
+
+def test_histories_are_wide_fields_with_the_mean_scalar_of_their_events():
+    layer = WideWeights(SCHEMA, histories=["like", "click"])
+    likes = {"item_id": [100, 101, 101], "tag": [["art", "music"], [], ["music"]]}
+    requests = [{**REQUEST, "histories": {"like": likes}}, REQUEST]
+    encoded = FeatureEncoder(SCHEMA)(tensors(SCHEMA, requests))
+    layer(encoded)
+    weights = np.zeros(layer.weights_of_values.shape, np.float32)
+    # After the 117 rows of context and candidate: like's item_id 22, tag 6, then click's.
+    assert len(weights) == 117 + 2 * (22 + 6)
+    weights[[117 + 2, 117 + 3]] = [[1.0], [4.0]]  # items 100 and 101
+    weights[[117 + 22 + 2, 117 + 22 + 4]] = [[2.0], [10.0]]  # art and music
+    layer.weights_of_values.assign(weights)
+    layer.bias.assign(np.full(6, 7.0))  # histories have no bias
+    context, candidates = layer(encoded)
+    # The three items have 1, 4 and 4; their tags 6, the mean of 2 and 10, then none, then 10.
+    np.testing.assert_allclose(context[0], [7.0, 7.0, 7.0, 3.0, 16.0 / 3.0, 0.0, 0.0], rtol=1e-6)
+    np.testing.assert_allclose(context[1], [7.0, 7.0, 7.0, 0.0, 0.0, 0.0, 0.0])
+    np.testing.assert_allclose(candidates, np.full([2, 1, 3], 7.0))
 
 
 def test_samples_are_looked_up_where_the_batch_has_them():

@@ -134,6 +134,45 @@ def test_samples_that_are_incomplete_are_refused():
         FeatureEncoder(SCHEMA)(batch)
 
 
+def sessions_of(numbers, length, max_length=3):
+    schema = small_schema(max_length=max_length, num_sessions=2)
+    width = len(numbers)
+    items = {"item_id": [100] * width, "tag": [[]] * width, "session": [0] * width}
+    request = {**REQUEST, "histories": {"click": items}}
+    batch = {
+        **tensors(small_schema(max_length=width, num_sessions=2), [request]),
+        "click_session": tf.constant([numbers], tf.int64),
+        "click_length": tf.constant([length], tf.int64),
+    }
+    return FeatureEncoder(schema)(batch)["click_session"]
+
+
+def test_session_numbers_are_cut_with_their_events_and_clipped():
+    # The most recent three of five events; the oldest of them is of session 7, told apart no more.
+    numbers = sessions_of([8, 8, 7, 1, 0], 5)
+    assert numbers.dtype == tf.int32
+    assert numbers.numpy().tolist() == [[2, 1, 0]]
+
+
+def test_session_numbers_of_padding_are_of_no_session():
+    assert sessions_of([1, 0, 0], 2).numpy().tolist() == [[1, 0, 2]]
+    assert sessions_of([0, 0, 0], 0).numpy().tolist() == [[2, 2, 2]]
+
+
+def test_hostile_session_numbers_are_clipped():
+    assert sessions_of([2**40, -(2**40), 0], 3).numpy().tolist() == [[2, 0, 0]]
+
+
+def test_missing_session_numbers_are_named():
+    schema = small_schema(num_sessions=2)
+    batch = random_batch(schema, 2)
+    assert "click_session" in FeatureEncoder(schema)(batch)
+    assert "click_session" not in FeatureEncoder(small_schema())(batch)
+    del batch["click_session"]
+    with pytest.raises(ValueError, match=r"missing \['click_session'\]"):
+        FeatureEncoder(schema)(batch)
+
+
 def test_works_inside_tf_data_and_after_a_config_round_trip():
     batch = {**random_batch(SCHEMA), **random_samples(SCHEMA)}
     expected = FeatureEncoder(SCHEMA)(batch)

@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from tests.examples import (
+    has_sessions,
     random_batch,
     random_labels,
     random_request,
@@ -28,8 +29,8 @@ def valid_logits(model, features):
     return {task: logits.numpy()[mask] for task, logits in model(features).items()}
 
 
-def check_model(name, tmp_path, **params):
-    schema = small_schema()
+def check_model(name, tmp_path, schema=None, **params):
+    schema = small_schema() if schema is None else schema
     model = perturbed(build_model(name, schema, **params))
     check_calls(model, schema)
     check_invariances(model, schema)
@@ -57,7 +58,7 @@ def check_invariances(model, schema):
     }
     assert_close(valid_logits(model, padded), expected, 2e-5)
     rng = np.random.default_rng(3)
-    request = random_request(rng, num_candidates=4)
+    request = random_request(rng, num_candidates=4, sessions=has_sessions(schema))
     together = model(tensors(schema, [request]))
     for n in range(4):
         columns = {name: values[n : n + 1] for name, values in request["candidates"].items()}

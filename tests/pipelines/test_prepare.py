@@ -44,15 +44,17 @@ def test_options_reach_the_data(log, tmp_path):
     out = tmp_path / "out"
     options = ["--history-length", 3, "--lag", 0.5, "--split", "0.6,0.2,0.2", "--shards", 2]
     options += ["--samples", 2, "--histories", "click, all"]
+    options += ["--sessions", 5, "--session-gap", 10]
     result = run("--source", "events", "--input", log, "--output", out, *options)
     assert result.exit_code == 0, result.output
     manifest = load_manifest(out)
     assert [len(split.shards) for split in manifest.splits.values()] == [2, 1, 1]
     assert manifest.schema().history("click").max_length == 3
     assert manifest.options["lag_seconds"] == 0.5
-    assert [(h.name, h.num_samples) for h in manifest.schema().histories] == [
-        ("click", 2),
-        ("all", 2),
+    assert manifest.options["session_gap_minutes"] == 10.0
+    assert [(h.name, h.num_samples, h.num_sessions) for h in manifest.schema().histories] == [
+        ("click", 2, 5),
+        ("all", 2, 5),
     ]
     again = run(
         "--source", "events", "--input", log, "--output", tmp_path / "b", "--schema",
@@ -73,6 +75,7 @@ def test_options_reach_the_data(log, tmp_path):
         (["--source", "events", "--input", "LOG", "--histories", "click,lik"], "mean 'like'"),
         (["--source", "events", "--input", "LOG", "--histories", ""], "History '' cannot be built"),
         (["--source", "events", "--input", "LOG", "--num-users", "3"], "--num-users"),
+        (["--source", "events", "--input", "LOG", "--session-gap", "0"], "must be above 0, got 0"),
         (["--source", "events", "--input", "LOG", "--schema", "none.json"], "No schema at"),
     ],
 )

@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
@@ -44,8 +46,8 @@ def test_a_derived_schema_encodes_as_the_true_one():
 
 ENCODINGS = st.sampled_from([Identity(5), Hashing(5), Buckets((1.0,))])
 # Words whose joints collide: lengths, counts, and sequences that begin like one another.
-WORDS = st.lists(st.sampled_from(["a", "b", "item", "length", "count"]), min_size=1, max_size=2)
-NAMES = WORDS.map("_".join)
+WORDS = st.sampled_from(["a", "b", "item", "length", "count", "session"])
+NAMES = st.lists(WORDS, min_size=1, max_size=2).map("_".join)
 
 
 @st.composite
@@ -59,7 +61,7 @@ def schemas(draw) -> Schema:
     candidate = tuple(features[:cut])
     some = st.lists(st.sampled_from([f.name for f in candidate]), min_size=1, unique=True)
     histories = tuple(
-        FeedbackSequence(name, tuple(draw(some)))
+        FeedbackSequence(name, tuple(draw(some)), num_sessions=draw(st.sampled_from([0, 3])))
         for name in draw(st.lists(NAMES, max_size=3, unique=True))
     )
     return Schema(context=tuple(features[cut:]), candidate=candidate, histories=histories)
@@ -75,7 +77,8 @@ def test_any_schema_is_derived_from_its_signature_or_refused_as_ambiguous(data):
     plain = {f.name for f in schema.candidate}
     sequences = {h.name for h in schema.histories}
     sequences |= {f.name.removesuffix("_length") for f in schema.context}
-    looks_like_a_history = any(f"{s}_{name}" in plain for s in sequences for name in plain)
+    words = {*plain, "session"}
+    looks_like_a_history = any(f"{s}_{word}" in plain for s in sequences for word in words)
     try:
         derived = derive_schema(signature(schema))
     except SchemaError as error:
@@ -83,6 +86,27 @@ def test_any_schema_is_derived_from_its_signature_or_refused_as_ambiguous(data):
         return
     if not looks_like_a_history:
         assert shape_of(derived) == shape_of(schema)
+
+
+def test_sessions_are_sent_where_the_model_takes_them():
+    (clicks,) = SCHEMA.histories
+    read = dataclasses.replace(SCHEMA, histories=(dataclasses.replace(clicks, num_sessions=2),))
+    derived = derive_schema(signature(read))
+    assert shape_of(derived) == shape_of(read)
+    request = {**REQUEST, "histories": {"click": {"item_id": [1, 2, 3], "tag": [[], [], []]}}}
+    request["histories"]["click"]["session"] = [7, 1, 0]
+    for schema in (derived, read):
+        assert encode_requests(schema, [request])["click_session"].tolist() == [[7, 1, 0]]
+    assert "click_session" not in encode_requests(derive_schema(signature(SCHEMA)), [request])
+
+
+def test_a_feature_called_session_stays_a_feature():
+    schema = Schema(
+        context=(Feature("user_length", Identity(9)),),
+        candidate=(Feature("user_session", Identity(9)), Feature("item", Identity(9))),
+        histories=(FeedbackSequence("click", ("item", "user_session")),),
+    )
+    assert shape_of(derive_schema(signature(schema))) == shape_of(schema)
 
 
 def test_a_context_feature_may_be_called_length():

@@ -41,6 +41,12 @@ class EventSlices:
         """`[R]` number of events."""
         return self.end - self.start
 
+    def positions(self, requests: np.ndarray) -> np.ndarray:
+        """Returns where the events of some requests stand in `events`, request after request."""
+        sizes = self.length[requests]
+        within = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        return np.repeat(self.start[requests], sizes) + within
+
 
 @dataclasses.dataclass(frozen=True)
 class HistorySlices(EventSlices):

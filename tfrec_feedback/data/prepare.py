@@ -33,6 +33,7 @@ from tfrec_feedback.data.manifest import (
     save_manifest,
 )
 from tfrec_feedback.data.records import RecordEncoder
+from tfrec_feedback.data.sessions import gap_milliseconds, schema_sessions
 from tfrec_feedback.data.shards import clean_folder, plan_shards, write_shards, write_truth
 from tfrec_feedback.data.vocabulary import (
     Tokens,
@@ -53,6 +54,8 @@ def prepare(  # noqa: PLR0913 - one keyword an option, all with defaults
     *,
     history_length: int = 30,
     num_samples: int = 4,
+    num_sessions: int = 0,
+    session_gap_minutes: float = 30.0,
     histories: Sequence[str] = FEEDBACKS,
     lag_seconds: float = 0.0,
     schema: Schema | None = None,
@@ -76,6 +79,9 @@ def prepare(  # noqa: PLR0913 - one keyword an option, all with defaults
         history_length: T of every history; a given `schema` decides itself.
         num_samples: K, events drawn for train requests from the user's whole earlier log of every
             history; 0 draws none; a given `schema` decides itself.
+        num_sessions: K, sessions of every history that are told apart; 0 writes none; a given
+            `schema` decides itself.
+        session_gap_minutes: a session ends where more time passes between two events of a kind.
         histories: which histories, of `tfrec_feedback.data.history.KINDS`; a given `schema`
             decides itself.
         lag_seconds: how long an event takes to become known to later requests.
@@ -110,21 +116,25 @@ def prepare(  # noqa: PLR0913 - one keyword an option, all with defaults
     output, report = Path(output), progress or (lambda stage, done, total: None)
     check_output(output, overwrite)
     events, lag_ms = source.events, lag_milliseconds(lag_seconds)
+    gap_ms = gap_milliseconds(session_gap_minutes)
     report("requests", 0, len(events))
     table = group_requests(events, fractions)
     report("requests", len(events), len(events))
     train_rows = table.rows_of("train")
     if schema is None:
-        schema = infer_schema(source, train_rows, history_length, num_samples, histories)
+        schema = infer_schema(
+            source, train_rows, history_length, num_samples, histories, num_sessions
+        )
     check_schema(schema, source)
     schema, tokens = fill_vocabularies(schema, events, train_rows, min_count)
     if check_leaks:
         _check_inputs(source, table, schema)
     report("histories", 0, len(events))
     sequences = _sequences(events, table, schema, lag_ms, seed)
+    sessions = schema_sessions(schema, sequences, events["timestamp"].to_numpy(), gap_ms)
     report("histories", len(events), len(events))
     report("encoding", 0, len(events))
-    encoder = RecordEncoder(schema, events, table, sequences)
+    encoder = RecordEncoder(schema, events, table, sequences, sessions)
     report("encoding", len(events), len(events))
 
     output.mkdir(parents=True, exist_ok=True)
@@ -142,6 +152,8 @@ def prepare(  # noqa: PLR0913 - one keyword an option, all with defaults
         **source.settings,
         "history_length": history_length,
         "num_samples": num_samples,
+        "num_sessions": num_sessions,
+        "session_gap_minutes": float(session_gap_minutes),
         "histories": list(histories),
         "lag_seconds": float(lag_seconds),
         "split_fractions": None if "split" in events else list(fractions),

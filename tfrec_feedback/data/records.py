@@ -13,9 +13,12 @@ text) and has its true count in `<name>_count`. Besides:
 | `request_id`, `user_key` | bytes [1] | who asked, as text |
 | `timestamp` | int64 [1] | milliseconds since 1970 |
 | `<history>_timestamp` | int64 [n] | times of the history's events; for audits, not an input |
+| `<history>_session` | int64 [n] | sessions of the events, counted back from the most recent |
 | `<history>_sample_<feature>` | its type [k] | events drawn from all the user's earlier ones |
 | `<history>_sample_length` | int64 [1] | k; 0 outside the train split |
 | `<history>_sample_timestamp` | int64 [k] | times of the samples; for audits, not an input |
+
+Sessions are there for the histories that have `num_sessions` in the schema.
 
 Samples are there for the histories that have `num_samples` in the schema. They are read in training
 alone (`schema.training_inputs()`), and look like a history but for their order, which is random.
@@ -24,7 +27,7 @@ alone (`schema.training_inputs()`), and look like a history but for their order,
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import pandas as pd
@@ -39,6 +42,7 @@ from tfrec_feedback.data.protobuf import (
     encode_column,
     join_examples,
 )
+from tfrec_feedback.data.sessions import Sessions
 from tfrec_feedback.schema import Feature, Schema
 
 SAMPLE_WEIGHT = "sample_weight"
@@ -94,23 +98,32 @@ class _Slices:
 
 
 class _Gathered:
-    """One feature of the records whose values are picked from here and there.
+    """One feature of the records whose values are brought together for a few requests at a time.
 
-    Drawn events have no order that requests could share slices of, and there are more of them than
-    the log has rows: they are brought together for a few requests at a time.
+    Drawn events have no order that requests could share slices of, sessions are numbered from each
+    request, and there are more of both than the log has rows.
+
+    Args:
+        name: the feature's key.
+        column: its distinct values.
+        codes: returns the rows of the column that some requests hold, one request after another.
+        lengths: `[R]`, how many each holds.
     """
 
-    def __init__(self, name: str, column: EncodedColumn, codes: np.ndarray, drawn: EventSlices):
-        self._name, self._column, self._codes, self._drawn = name, column, codes, drawn
+    def __init__(
+        self,
+        name: str,
+        column: EncodedColumn,
+        codes: Callable[[np.ndarray], np.ndarray],
+        lengths: np.ndarray,
+    ):
+        self._name, self._column, self._codes, self._lengths = name, column, codes, lengths
 
     def entries(self, requests: np.ndarray) -> list[bytes]:
         """Returns the map entries of some requests."""
-        sizes = self._drawn.length[requests]
-        ends = np.cumsum(sizes)
-        starts = ends - sizes
-        positions = np.arange(sizes.sum()) + np.repeat(self._drawn.start[requests] - starts, sizes)
-        column = self._column.take(self._codes[self._drawn.events[positions]])
-        return FeatureEncoder(self._name, column).entries(starts, ends)
+        ends = np.cumsum(self._lengths[requests])
+        column = self._column.take(self._codes(requests))
+        return FeatureEncoder(self._name, column).entries(ends - self._lengths[requests], ends)
 
 
 class RecordEncoder:
@@ -123,6 +136,7 @@ class RecordEncoder:
         events: canonical log.
         table: its requests.
         sequences: events of every history and sample sequence of the schema, by name.
+        sessions: sessions of every history that has them in the schema, by name.
 
     Raises:
         EventLogError: when a column does not fit its feature, or a feature is called like one of
@@ -135,6 +149,7 @@ class RecordEncoder:
         events: pd.DataFrame,
         table: RequestTable,
         sequences: Mapping[str, EventSlices],
+        sessions: Mapping[str, Sessions] | None = None,
     ):
         self._fields: dict[str, _Slices | _Gathered] = {}
         # What audits read stands first, so that they need not parse the rest of a record.
@@ -154,6 +169,11 @@ class RecordEncoder:
             for name in sequence.features:
                 for wire, column in features[name].columns(f"{sequence.name}_{name}"):
                     self._add_events(wire, column, features[name].codes, slices)
+            if sequence.num_sessions:
+                numbers = encode_column(np.arange(sequence.num_sessions + 1), "int64")
+                codes_of = (sessions or {})[sequence.name].numbers
+                gathered = _Gathered(sequence.session, numbers, codes_of, slices.length)
+                self._add_field(sequence.session, gathered)
             self._add_number(sequence.length, slices.length)
 
     def _add_events(
@@ -162,8 +182,12 @@ class RecordEncoder:
         """Adds what events of the log hold: row i of the log holds row `codes[i]` of the column."""
         if isinstance(slices, HistorySlices):
             self._add(name, column.take(codes[slices.events]), slices.start, slices.end)
-        else:
-            self._add_field(name, _Gathered(name, column, codes, slices))
+            return
+
+        def codes_of(requests: np.ndarray) -> np.ndarray:
+            return codes[slices.events[slices.positions(requests)]]
+
+        self._add_field(name, _Gathered(name, column, codes_of, slices.length))
 
     def _add(self, name: str, column: EncodedColumn, start: np.ndarray, end: np.ndarray) -> None:
         self._add_field(name, _Slices(name, column, start, end))

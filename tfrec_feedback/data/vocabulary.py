@@ -86,6 +86,7 @@ def infer_schema(
     history_length: int,
     num_samples: int = 0,
     histories: Sequence[str] = FEEDBACKS,
+    num_sessions: int = 0,
 ) -> Schema:
     """Describes a source's columns: integers and text by vocabulary, floats by quantile buckets.
 
@@ -97,6 +98,7 @@ def infer_schema(
         history_length: T of every history.
         num_samples: K of every history, see `FeedbackSequence`.
         histories: which histories, of `KINDS`.
+        num_sessions: sessions of every history that are told apart, see `FeedbackSequence`.
 
     Raises:
         EventLogError: for a history that cannot be built.
@@ -115,7 +117,9 @@ def infer_schema(
         context=tuple(feature(name) for name in source.context_columns),
         candidate=tuple(feature(name) for name in source.candidate_columns),
         histories=tuple(
-            FeedbackSequence(kind, source.history_features, history_length, num_samples)
+            FeedbackSequence(
+                kind, source.history_features, history_length, num_samples, num_sessions
+            )
             for kind in histories
         ),
     )

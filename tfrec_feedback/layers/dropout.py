@@ -37,8 +37,14 @@ class ResumableDropout(tf.keras.layers.Layer):
     def build(self, input_shape: Any) -> None:
         """Creates the counter."""
         if self.rate:
+            # Replicas count alike: without an aggregation they could not count at all.
             self.calls = self.add_weight(
-                name="calls", shape=(), dtype=tf.int64, initializer="zeros", trainable=False
+                name="calls",
+                shape=(),
+                dtype=tf.int64,
+                initializer="zeros",
+                trainable=False,
+                aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
             )
         super().build(input_shape)
 

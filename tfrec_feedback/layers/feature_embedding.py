@@ -114,7 +114,11 @@ class FeatureEmbedding(tf.keras.layers.Layer):
         keys, lengths = (f"{name}_rows", f"{name}_weights"), encoded[sequence.length]
         # RaggedTensor.from_tensor is some thirty operations a tensor, most of a small request.
         where = tf.where(tf.sequence_mask(lengths, tf.shape(encoded[keys[0]])[1]))
-        vectors = self._lookup(name, used, {key: tf.gather_nd(encoded[key], where) for key in keys})
+        if all(feature.max_values == 1 for feature in used):  # Valid events weigh 1.
+            vectors = tf.gather(self.embeddings, tf.gather_nd(encoded[keys[0]], where))
+        else:
+            valid = {key: tf.gather_nd(encoded[key], where) for key in keys}
+            vectors = self._lookup(name, used, valid)
         return tf.RaggedTensor.from_row_lengths(vectors, tf.cast(lengths, tf.int64), validate=False)
 
     def table(self, name: str) -> tf.Tensor:
@@ -158,35 +162,43 @@ class WideWeights(tf.keras.layers.Layer):
     Args:
         schema: what a request holds.
         use_bias: adds the bias of each field.
+        histories: names of histories whose features count as multi-valued fields of the user,
+            each with the mean scalar of its events; they have no bias.
 
     Call arguments:
         encoded: output of `FeatureEncoder`; padded positions have weight 0.
 
     Returns:
-        `(context [R, F_context], candidates [R, N, F_candidate])`.
+        `(context [R, F_context + F_histories], candidates [R, N, F_candidate])`.
 
     Reference: Xie et al., 2020 (DFN), section 3.4, the wide part.
     """
 
-    def __init__(self, schema: Schema, use_bias: bool = True, **kwargs: Any):
+    def __init__(
+        self,
+        schema: Schema,
+        use_bias: bool = True,
+        histories: Sequence[str] = (),
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         self.schema = schema
         self.use_bias = use_bias
+        self.histories = list(histories)
 
     def build(self, input_shape: Any) -> None:
         """Creates the stacked scalars, and the constant that moves a table row to its field."""
-        tables = table_offsets(self.schema)
-        shifts, total = {}, 0
-        for feature in self.schema.features:
-            shifts[feature.name] = total - tables[feature.table]
-            total += feature.num_rows
-        self._shifts = {
-            group: [shifts[f.name] for f in used for _ in range(f.max_values)]
-            for group, used in (
-                ("context", self.schema.context),
-                ("candidate", self.schema.candidate),
-            )
-        }
+        tables, total = table_offsets(self.schema), 0
+        self._groups = {"context": self.schema.context, "candidate": self.schema.candidate}
+        for name in self.histories:
+            features = self.schema.history(name).features
+            self._groups[name] = tuple(self.schema.feature(feature) for feature in features)
+        self._shifts: dict[str, list[int]] = {}
+        for group, used in self._groups.items():
+            self._shifts[group] = []
+            for feature in used:
+                self._shifts[group] += [total - tables[feature.table]] * feature.max_values
+                total += feature.num_rows
         self.weights_of_values = self.add_weight(
             name="weights", shape=(total, 1), initializer="zeros"
         )
@@ -198,25 +210,31 @@ class WideWeights(tf.keras.layers.Layer):
 
     def call(self, encoded: Tensors) -> tuple[tf.Tensor, tf.Tensor]:
         """Looks up the scalars of encoded requests."""
-        context = self._lookup("context", self.schema.context, encoded)
-        candidates = self._lookup("candidate", self.schema.candidate, encoded)
+        context, candidates = self._lookup("context", encoded), self._lookup("candidate", encoded)
         if self.use_bias:
             num_context = len(self.schema.context)
             context += self.bias[:num_context]
             candidates += self.bias[num_context:]
-        return context, candidates
+        means = [self._mean(name, encoded) for name in self.histories]
+        return tf.concat([context, *means], axis=1), candidates
 
-    def _lookup(self, group: str, used: Any, encoded: Tensors) -> tf.Tensor:
+    def _mean(self, name: str, encoded: Tensors) -> tf.Tensor:
+        length = encoded[self.schema.history(name).length][:, tf.newaxis]
+        total = tf.reduce_sum(self._lookup(name, encoded), axis=1)
+        return total / tf.maximum(tf.cast(length, total.dtype), 1.0)
+
+    def _lookup(self, group: str, encoded: Tensors) -> tf.Tensor:
         rows = encoded[f"{group}_rows"]
         weights = encoded[f"{group}_weights"]
         shifted = tf.where(weights > 0.0, rows + tf.constant(self._shifts[group], tf.int32), 0)
         scalars = tf.gather(self.weights_of_values, shifted) * weights[..., tf.newaxis]
-        return sum_slots(scalars, used)[..., 0]
+        return sum_slots(scalars, self._groups[group])[..., 0]
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor arguments."""
         schema = self.schema.with_inline_vocabularies().to_dict()
-        return {**super().get_config(), "schema": schema, "use_bias": self.use_bias}
+        more = {"use_bias": self.use_bias, "histories": self.histories}
+        return {**super().get_config(), "schema": schema, **more}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> WideWeights:

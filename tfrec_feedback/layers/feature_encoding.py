@@ -45,6 +45,8 @@ class FeatureEncoder(tf.keras.layers.Layer):
       multi-valued feature, and 0 at every padded position. A weighted sum of the rows over a
       feature's slots is its (mean) embedding, and exactly 0 where there is nothing.
     - `num_candidates` and `<history>_length`: int32 `[R]`, clamped to what the tensors hold.
+    - `<history>_session`, of histories that have sessions: int32 `[R, T]`, the session of every
+      event counted back from the most recent, between 0 and K = `num_sessions`; K where padded.
 
     Nothing a caller sends makes it fail or read garbage: values outside the vocabulary take the
     unknown row, histories longer than `max_length` keep their most recent events, lengths and
@@ -105,6 +107,12 @@ class FeatureEncoder(tf.keras.layers.Layer):
             features, length, width = _most_recent(features, prefix, used, length, sequence)
         encoded = self._encode_group(sequence.name, used, features, prefix)
         encoded = _mask_group(sequence.name, encoded, length, width)
+        if sequence.num_sessions:
+            numbers = tf.clip_by_value(features[sequence.session], 0, sequence.num_sessions)
+            valid = tf.sequence_mask(length, width)
+            encoded[sequence.session] = tf.where(
+                valid, tf.cast(numbers, tf.int32), sequence.num_sessions
+            )
         encoded[sequence.length] = length
         return encoded
 
@@ -223,5 +231,6 @@ def _most_recent(
     positions = start[:, tf.newaxis] + tf.range(width)[tf.newaxis, :]
     names = [prefix + feature.name for feature in used]
     names += [f"{prefix}{feature.name}_count" for feature in used if feature.max_values > 1]
+    names += [sequence.session] if sequence.num_sessions else []
     recent = {name: tf.gather(features[name], positions, batch_dims=1) for name in names}
     return {**features, **recent}, tf.minimum(length, width), width

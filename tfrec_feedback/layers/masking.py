@@ -55,3 +55,25 @@ def masked_mean(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
     total = tf.reduce_sum(values * mask[..., tf.newaxis], axis=-2)
     count = tf.reduce_sum(mask, axis=-1, keepdims=True)
     return total / tf.maximum(count, 1.0)
+
+
+def ragged_mean(events: tf.RaggedTensor) -> tf.Tensor:
+    """Mean of the events of every request.
+
+    Args:
+        events: ragged float tensor `[R, (n), ...]`.
+
+    Returns:
+        float tensor `[R, ...]`; 0 where a request has no events.
+
+    Example:
+        >>> events = tf.RaggedTensor.from_row_lengths([[1.0, 2.0], [3.0, 4.0]], [2, 0])
+        >>> ragged_mean(events).numpy()
+        array([[2., 3.],
+               [0., 0.]], dtype=float32)
+    """
+    values = events.flat_values
+    total = tf.math.unsorted_segment_sum(values, events.value_rowids(), events.nrows())
+    count = tf.maximum(tf.cast(events.row_lengths(), values.dtype), 1.0)
+    ones = [1] * (values.shape.rank - 1)
+    return total / tf.reshape(count, [-1, *ones])

@@ -33,6 +33,22 @@ def bi_interaction(total: tf.Tensor, total_of_squares: tf.Tensor) -> tf.Tensor:
     return 0.5 * (tf.square(total) - total_of_squares)
 
 
+def request_bi_interaction(user: tf.Tensor, candidates: tf.Tensor) -> tf.Tensor:
+    """Bi-Interaction of all fields of every candidate, the user's sums made once a request.
+
+    Args:
+        user: vectors of the user's fields, `[R, F, D]`.
+        candidates: vectors of the candidates' fields, `[R, N, G, D]`.
+
+    Returns:
+        float tensor `[R, N, D]`.
+    """
+    return bi_interaction(
+        tf.reduce_sum(user, 1)[:, tf.newaxis] + tf.reduce_sum(candidates, 2),
+        tf.reduce_sum(tf.square(user), 1)[:, tf.newaxis] + tf.reduce_sum(tf.square(candidates), 2),
+    )
+
+
 @tf.keras.utils.register_keras_serializable(package="tfrec_feedback")
 class WideFMDeep(tf.keras.layers.Layer):
     """`concat(y_wide, y_fm, y_deep)` of all field and feedback vectors of a candidate.
@@ -90,11 +106,7 @@ class WideFMDeep(tf.keras.layers.Layer):
     def call(self, inputs: Sequence[tf.Tensor], training: bool | None = None) -> tf.Tensor:
         """Returns the three parts of every candidate; see the class."""
         context, candidates, wide_context, wide_candidates = inputs
-        factorized = bi_interaction(
-            tf.reduce_sum(context, 1)[:, tf.newaxis] + tf.reduce_sum(candidates, 2),
-            tf.reduce_sum(tf.square(context), 1)[:, tf.newaxis]
-            + tf.reduce_sum(tf.square(candidates), 2),
-        )
+        factorized = request_bi_interaction(context, candidates)
         deep = tf.nn.relu(self._first(context, candidates))
         deep = self._dropouts[0](deep, training=training)
         for layer, dropout in zip(self._deeper, self._dropouts[1:], strict=True):

@@ -8,9 +8,18 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfrec_feedback.models.autoint import AutoInt
 from tfrec_feedback.models.base import FeedbackModel, empty_request
+from tfrec_feedback.models.dcn import DCN
 from tfrec_feedback.models.dfn import DFN
+from tfrec_feedback.models.dien import DIEN
+from tfrec_feedback.models.din import DIN
+from tfrec_feedback.models.dmt import DMT
+from tfrec_feedback.models.dsin import DSIN
 from tfrec_feedback.models.dumn import DUMN
+from tfrec_feedback.models.fm import AFM, FM, NFM, DeepFM
+from tfrec_feedback.models.pnn import PNN
+from tfrec_feedback.models.wide_deep import WideDeep
 from tfrec_feedback.schema import Schema, suggest
 
 _OFFICIAL_CODE = {
@@ -24,7 +33,31 @@ _OFFICIAL_CODE = {
     "output_bias": True,
 }
 
+BASELINES: dict[str, tuple[type[FeedbackModel], dict[str, Any]]] = {
+    "fm": (FM, {}),
+    "wide_deep": (WideDeep, {}),
+    "pnn": (PNN, {}),
+    "deepfm": (DeepFM, {}),
+    "nfm": (NFM, {}),
+    "afm": (AFM, {}),
+    "dcn": (DCN, {}),
+    "dcn_v2": (DCN, {"cross": "matrix"}),
+    "din": (DIN, {}),
+    "autoint": (AutoInt, {}),
+    "autoint_umn": (AutoInt, {"user_memory": {}}),
+    "dien": (DIEN, {}),
+    "dsin": (DSIN, {}),
+    "dmt": (DMT, {}),
+}
+"""Class and preset parameters of the models that DFN and DUMN are compared with."""
+
 MODELS: dict[str, tuple[type[FeedbackModel], dict[str, Any]]] = {
+    **BASELINES,
+    # DFN's loss: a dislike weighs ten times a click.
+    **{
+        f"{name}_plus": (cls, {**preset, "dislike_weight": 10.0})
+        for name, (cls, preset) in BASELINES.items()
+    },
     "dfn": (DFN, {}),
     "dfn_no_feedback": (DFN, {"internal": (), "external": ()}),
     "dfn_click": (DFN, {"internal": ("click",), "external": ()}),
@@ -102,7 +135,8 @@ def model_parameters(name: str) -> dict[str, Any]:
     """Returns the parameters of a model and their defaults, the preset's included."""
     cls, preset = MODELS[name]
     defaults: dict[str, Any] = {}
-    for owner in (FeedbackModel, cls):
+    owners = [owner for owner in reversed(cls.__mro__) if issubclass(owner, FeedbackModel)]
+    for owner in owners:
         for key, parameter in inspect.signature(owner.__init__).parameters.items():
             if parameter.default is not inspect.Parameter.empty:
                 defaults[key] = parameter.default
@@ -110,10 +144,23 @@ def model_parameters(name: str) -> dict[str, Any]:
 
 
 __all__ = [
+    "AFM",
+    "BASELINES",
+    "DCN",
     "DFN",
+    "DIEN",
+    "DIN",
+    "DMT",
+    "DSIN",
     "DUMN",
+    "FM",
     "MODELS",
+    "NFM",
+    "PNN",
+    "AutoInt",
+    "DeepFM",
     "FeedbackModel",
+    "WideDeep",
     "build_model",
     "empty_request",
     "model_parameters",

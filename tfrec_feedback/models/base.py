@@ -15,7 +15,7 @@ from tfrec_feedback.schema import Schema, SchemaError
 
 Tensors = dict[str, tf.Tensor]
 PROTOCOLS = ("one_minus_ctr", "dislike_label")
-INTERESTS = "interests"
+INTERESTS, AUXILIARY = "interests", "auxiliary"
 
 
 class Objective(NamedTuple):
@@ -55,17 +55,26 @@ class FeedbackModel(tfrs.Model):
         training: enables dropout.
         return_interests: models with feedback histories only: adds `UserInterests` to the result,
             as `"interests"`.
+        return_auxiliary: models with an auxiliary loss only: adds what it needs, as `"auxiliary"`.
 
     Returns:
         `{task: logits [R, N]}`; logits of padded candidates carry no meaning.
 
     Attributes:
+        reads_sessions: whether the model reads the sessions of histories; class attribute.
+        has_auxiliary_loss: whether training adds `auxiliary_loss`.
+        learned_output: whether the main output is a dense layer over the representation, or, as in
+            a factorization machine, its plain sum; class attribute.
         main_task: the task whose label the main output is trained on.
         user_memory: the model's `UserMemoryNetwork`, or None.
         micro_batches: how many parts a training batch is split into; their gradients and their
             writes are summed, and applied once. Less memory, the same step; only the pools that
             triplets are mined from are those of a part.
     """
+
+    reads_sessions = False
+    has_auxiliary_loss = False
+    learned_output = True
 
     def __init__(
         self,
@@ -116,9 +125,20 @@ class FeedbackModel(tfrs.Model):
         """Returns encoded requests, whether `features` are raw or encoded already."""
         return features if "candidate_rows" in features else self.encoder(features)
 
-    def task_logits(self, representation: tf.Tensor) -> Tensors:
-        """Turns the last representation of each candidate, `[R, N, D]`, into task logits."""
-        output = tf.squeeze(self._click_output(representation), -1)
+    def task_logits(self, representation: tf.Tensor, offset: tf.Tensor | None = None) -> Tensors:
+        """Turns the last representation of each candidate into task logits.
+
+        Args:
+            representation: float tensor `[R, N, D]`.
+            offset: what is added to the main output, `[R, N]`: the parts of a model's logit that
+                have no output weights of their own.
+        """
+        if self.learned_output:
+            output = tf.squeeze(self._click_output(representation), -1)
+        else:
+            output = tf.reduce_sum(representation, -1)
+        if offset is not None:
+            output += offset
         if self.main_task == "dislike":
             return {"ctr": -output, "dislike": output}
         logits = {"ctr": output}
@@ -177,19 +197,35 @@ class FeedbackModel(tfrs.Model):
         encoded = self.encode(features)
         network = self.user_memory if training else None
         options = {} if network is None else {"return_interests": True}
+        if training and self.has_auxiliary_loss:
+            options["return_auxiliary"] = True
         outputs = self(encoded, training=training, **options)
         valid = length_mask(encoded["num_candidates"], tf.shape(outputs["ctr"])[1])
         own = tf.reduce_sum(valid)
         instances = tf.maximum(own if instances is None else instances, 1.0)
         share = valid if sample_weight is None else valid * sample_weight
-        loss = self._task_loss(outputs, labels, share / instances)
+        share /= instances
+        loss = self.task_loss(outputs, labels, share)
+        if AUXILIARY in outputs:
+            loss += self.auxiliary_loss(outputs[AUXILIARY], labels, share)
         if network is None:
             return Objective(loss, {})
         lengths = {n: encoded[self.schema.history(n).length] for n in network.opposites}
         triplets, writes = network.objective(outputs[INTERESTS], lengths, valid)
         return Objective(loss + triplets * own / instances, writes)
 
-    def _task_loss(self, logits: Tensors, labels: Tensors, share: tf.Tensor) -> tf.Tensor:
+    def auxiliary_loss(self, auxiliary: Any, labels: Tensors, share: tf.Tensor) -> tf.Tensor:
+        """Returns what training descends beside the losses of the tasks.
+
+        Args:
+            auxiliary: what `call` returned as `"auxiliary"`.
+            labels: `{task: [R, N]}`.
+            share: weight of every candidate in the mean of the batch, `[R, N]`; 0 where padded.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no auxiliary loss.")
+
+    def task_loss(self, logits: Tensors, labels: Tensors, share: tf.Tensor) -> tf.Tensor:
+        """Returns the losses of all tasks, summed over candidates with weights `share`."""
         dislikes = labels.get("dislike", tf.zeros_like(labels["ctr"]))
         kinds = feedback_type(labels["ctr"], dislikes)
         if self.main_task == "dislike":

@@ -266,13 +266,15 @@ class UserMemoryNetwork(tf.keras.layers.Layer):
         """Returns the triplet loss of a batch, and what `commit` needs to write it.
 
         Accesses without a history of their feedback are neither anchors nor written; the writes
-        of a request's candidates weigh 1 / N each.
+        of a request's candidates weigh 1 / N each. Short-term interests that no candidate enters
+        access a memory once a request, N = 1.
 
         Args:
             interests: with accesses, and samples where there is a triplet loss.
             lengths: for each feedback, integer tensor `[R]`.
             valid: float tensor `[R, N]`, 0 at padded candidates.
         """
+        valid = valid[:, : tf.shape(interests.pooled[next(iter(self.opposites))])[1]]
         valid_of = {
             name: valid * tf.cast(lengths[name] > 0, tf.float32)[:, tf.newaxis]
             for name in self.opposites

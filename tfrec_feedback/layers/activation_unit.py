@@ -1,0 +1,169 @@
+"""DIN's local activation unit: how much each past event says about a candidate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from tfrec_feedback.layers.dice import Activation
+from tfrec_feedback.layers.products import project
+
+
+@tf.keras.utils.register_keras_serializable(package="tfrec_feedback")
+class ActivationUnit(tf.keras.layers.Layer):
+    """Weights every event by a small network of it and the candidate, and adds the events up.
+
+        a_j = MLP([q, k_j, q - k_j, q * k_j]),   pooled = sum_j a_j k_j
+
+    Weights are not normalised, as printed: their sum says how much of the user's interest the
+    candidate meets. The first layer is linear in its input, so with its kernel cut in four,
+
+        [q, k, q - k, q * k] W = q (W_q + W_d) + k (W_k - W_d) + (q * k) W_p
+
+    the first product is made once a candidate, the second once an event of a request, and only
+    the third once a pair. Padded events are never looked at: events are ragged.
+
+    Args:
+        units: hidden widths of the network.
+        activation: `"dice"`, or any of Keras.
+        softmax: normalises the weights over the events of a request.
+
+    Call arguments:
+        inputs: `(candidates, events)`: float tensor `[R, N, D]` and ragged `[R, (n), D]`.
+        mask: `[R, N]`, 1 where a candidate is valid; Dice's statistics need it in training.
+        training: enables Dice's batch statistics.
+
+    Returns:
+        float tensor `[R, N, D]`; 0 for a request without events.
+
+    Example:
+        >>> events = tf.RaggedTensor.from_row_lengths(tf.ones([3, 4]), [3, 0])
+        >>> ActivationUnit((8,))((tf.ones([2, 5, 4]), events)).shape
+        TensorShape([2, 5, 4])
+
+    Reference: Zhou et al., 2018 (DIN), eq. 2 and figure 2.
+    """
+
+    def __init__(
+        self,
+        units: Sequence[int] = (36,),
+        activation: Any = "dice",
+        softmax: bool = False,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        if not units:
+            raise ValueError("units needs at least one width, for example (36,).")
+        self.units = tuple(units)
+        self.activation = activation
+        self.softmax = softmax
+        self._deeper = [tf.keras.layers.Dense(width) for width in self.units[1:]]
+        self._activations = [Activation(activation) for _ in self.units]
+        self._score = tf.keras.layers.Dense(1)
+
+    def build(self, input_shape: Any) -> None:
+        """Creates the first layer; its kernel's rows are those of q, k, q - k and q * k."""
+        width = int(tf.TensorShape(input_shape[0])[-1])
+        self.kernel = self.add_weight(name="kernel", shape=(4 * width, self.units[0]))
+        self.bias = self.add_weight(name="bias", shape=(self.units[0],), initializer="zeros")
+        super().build(input_shape)
+
+    def call(
+        self, inputs: Any, mask: tf.Tensor | None = None, training: bool | None = None
+    ) -> tf.Tensor:
+        """Returns the pooled events of every candidate; see the class."""
+        candidates, events = inputs
+        keys, requests = events.flat_values, events.value_rowids()
+        mask = None if mask is None or not training else tf.gather(mask, requests)
+        hidden = self._first(candidates, keys, requests)
+        for layer, activation in zip([None, *self._deeper], self._activations, strict=True):
+            hidden = hidden if layer is None else layer(hidden)
+            hidden = activation((hidden, mask), training=training)
+        weights = tf.squeeze(self._score(hidden), -1)
+        if self.softmax:
+            weights = segment_softmax(weights, requests, events.nrows())
+        weighted = tf.expand_dims(weights, -1) * tf.expand_dims(keys, 1)
+        return sum_rows(weighted, requests, events.nrows())
+
+    def _first(self, candidates: tf.Tensor, keys: tf.Tensor, requests: tf.Tensor) -> tf.Tensor:
+        """The first layer before its activation, for every event and candidate, `[V, N, U]`."""
+        of_query, of_key, of_difference, of_product = tf.split(self.kernel, 4)
+        query = project(candidates, of_query + of_difference) + self.bias
+        key = project(keys, of_key - of_difference)
+        products = repeat_rows(candidates, requests) * tf.expand_dims(keys, 1)
+        shared = repeat_rows(query, requests) + tf.expand_dims(key, 1)
+        return shared + project(products, of_product)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor arguments."""
+        return {
+            **super().get_config(),
+            "units": list(self.units),
+            "activation": self.activation,
+            "softmax": self.softmax,
+        }
+
+
+def repeat_rows(x: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+    """`tf.gather(x, rows)` with a dense gradient, made without a sparse one in between.
+
+    Args:
+        x: float tensor `[R, ...]`.
+        rows: integer tensor `[V]`.
+
+    Returns:
+        float tensor `[V, ...]`.
+    """
+
+    @tf.custom_gradient
+    def repeated(values: tf.Tensor) -> Any:
+        def gradient(upstream: tf.Tensor) -> tf.Tensor:
+            return tf.math.unsorted_segment_sum(upstream, rows, tf.shape(values)[0])
+
+        return tf.gather(values, rows), gradient
+
+    return repeated(x)
+
+
+def sum_rows(x: tf.Tensor, rows: tf.Tensor, num_rows: tf.Tensor) -> tf.Tensor:
+    """`tf.math.unsorted_segment_sum` with a plain gather as its gradient.
+
+    Args:
+        x: float tensor `[V, ...]`.
+        rows: integer tensor `[V]`: where each is added, in 0..num_rows - 1.
+        num_rows: R.
+
+    Returns:
+        float tensor `[R, ...]`.
+    """
+
+    @tf.custom_gradient
+    def summed(values: tf.Tensor) -> Any:
+        def gradient(upstream: tf.Tensor) -> tf.Tensor:
+            return tf.gather(upstream, rows)
+
+        return tf.math.unsorted_segment_sum(values, rows, num_rows), gradient
+
+    return summed(x)
+
+
+def segment_softmax(logits: tf.Tensor, segments: tf.Tensor, num_segments: tf.Tensor) -> tf.Tensor:
+    """Softmax over the first axis, within each segment.
+
+    Args:
+        logits: float tensor `[V, N]`.
+        segments: integer tensor `[V]`: the segment of every row.
+        num_segments: how many there are.
+
+    Example:
+        >>> segment_softmax(tf.constant([[0.7], [0.2], [9.0]]), tf.constant([0, 0, 1]), 2).numpy()
+        array([[0.62245935],
+               [0.37754068],
+               [1.        ]], dtype=float32)
+    """
+    highest = tf.math.unsorted_segment_max(tf.stop_gradient(logits), segments, num_segments)
+    exponentials = tf.exp(logits - tf.gather(highest, segments))
+    total = tf.math.unsorted_segment_sum(exponentials, segments, num_segments)
+    return exponentials / tf.gather(total, segments)
