@@ -18,7 +18,9 @@ TRAIN = [
     "tensorflow-recommenders==0.7.*",
     "tensorboard>=2.20",
     "google-crc32c>=1.6",
+    "jinja2>=3.1",
     "matplotlib>=3.9",
+    "optuna>=4",
     "pandas>=2.2",
     "pyarrow>=18",
     "scikit-learn>=1.5",
@@ -48,7 +50,10 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["tfrec_feedback*", "serving*", "pipelines*"]),
-    package_data={"pipelines": ["configs/*.toml"], "tfrec_feedback": ["py.typed"]},
+    package_data={
+        "pipelines": ["configs/*.toml"],
+        "tfrec_feedback": ["py.typed", "benchmark/templates/*.j2"],
+    },
     install_requires=["numpy>=1.26", "protobuf>=5.28", "grpcio>=1.70", "pydantic>=2.9"],
     extras_require={
         "train": TRAIN,

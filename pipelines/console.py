@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import Any, NoReturn
+import math
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from tfrec_feedback.benchmark.comparison import Comparison, Row
+    from tfrec_feedback.benchmark.measured import Difference, Spread
 
 
 def fail(error: BaseException) -> NoReturn:
@@ -114,3 +119,62 @@ def _signed(value: float | None) -> str:
 def _range(interval: dict[str, float | None]) -> str:
     low, high = interval["low"], interval["high"]
     return "-" if low is None or high is None else f"{low:.4f} to {high:.4f}"
+
+
+def benchmark_table(comparison: Comparison, title: str) -> Table:
+    """Lays out a benchmark: a row a model, the best first and bold.
+
+    Args:
+        comparison: from `tfrec_feedback.benchmark.comparison.compare_cells`.
+        title: heading of the table.
+    """
+    rows = comparison.ranked()
+    table = Table(title=title)
+    table.add_column("model")
+    columns: dict[str, Callable[[Row], str]] = {
+        "CTR AUC": lambda row: _tie(comparison, row.auc_difference) + _spread(row.ctr_auc),
+        "p": lambda row: _corrected(row.auc_difference),
+        "RelaImpr": lambda row: _formatted(row.rela_impr, "+.2f", "%"),
+        "GAUC": lambda row: _tie(comparison, row.gauc_difference) + _spread(row.gauc),
+        "p (GAUC)": lambda row: _corrected(row.gauc_difference),
+        "dislike AUC": lambda row: _spread(row.dislike_auc),
+        "weights": lambda row: f"{row.parameters:,}",
+        "samples/s": lambda row: _formatted(row.samples_per_second, ",.0f"),
+        "ms": lambda row: _formatted(row.latency_ms, ".2f"),
+    }
+    texts = {name: [text(row) for row in rows] for name, text in columns.items()}
+    shown = {name: column for name, column in texts.items() if name == "p" or {*column} != {"-"}}
+    for name in shown:
+        table.add_column(name, justify="right")
+    for i, row in enumerate(rows):
+        style = "bold" if row.label == comparison.best else ""
+        table.add_row(escape(row.label), *(column[i] for column in shown.values()), style=style)
+    against = "" if comparison.base is None else f" RelaImpr against {comparison.base}."
+    table.caption = (
+        f"{len(rows[0].seeds)} seeds, {comparison.exposures:,} exposures, "
+        f"{comparison.users:,} users. Bold: best CTR AUC. ≈: not significantly different from it, "
+        f"p >= {1 - comparison.confidence:.2g} after Holm's correction.{against}"
+    )
+    return table
+
+
+def _tie(comparison: Comparison, difference: Difference | None) -> str:
+    return "≈ " if comparison.is_tied(difference) else ""
+
+
+def _corrected(difference: Difference | None) -> str:
+    if difference is None or math.isnan(difference.corrected):
+        return "-"
+    return "<0.001" if difference.corrected < 0.001 else f"{difference.corrected:.3f}"
+
+
+def _spread(spread: Spread | None) -> str:
+    if spread is None:
+        return "-"
+    return _formatted(spread.mean, ".4f") + _formatted(spread.deviation, ".4f", before=" ± ")
+
+
+def _formatted(value: float | None, form: str, after: str = "", before: str = "") -> str:
+    if value is None or math.isnan(value):
+        return "" if before else "-"
+    return f"{before}{value:{form}}{after}"

@@ -25,6 +25,7 @@ LEVELS = {
     "interests": 3,
     "pictures": 3,
     "export": 3,
+    "benchmark": 3,
 }
 ALONE = (1, 2)
 """Levels whose members do not import each other."""

@@ -74,6 +74,19 @@ def test_the_python_example_runs_as_written(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+def test_the_benchmarks_run_as_written(tmp_path):
+    # A log far smaller than the suite's own, where the suite would have put it.
+    prepared_simulation(tmp_path / "runs/benchmark/simulated/data")
+    commands = "".join(b for b in blocks("") if "pipelines.benchmark" in b).strip().splitlines()
+    simulated = [command for command in commands if "simulated" in command]
+    assert len(commands) == len(simulated) + 1 == 5
+    for command in simulated:
+        done = run(command, tmp_path)
+        assert done.returncode == 0, f"{command}\n{done.stderr[-2000:]}"
+    written = {path.name for path in (tmp_path / "runs/benchmark/simulated").iterdir()}
+    assert {"table.csv", "report.html", "importance.csv"} <= written
+
+
 @pytest.mark.parametrize("target", re.findall(r"\]\((docs/[^)]+)\)", README))
 def test_links_lead_somewhere(target):
     assert (ROOT / target).is_file()

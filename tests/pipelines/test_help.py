@@ -26,6 +26,7 @@ finally:
         ("score", "--requests"),
         ("run", "--models"),
         ("visualize", "--grid"),
+        ("benchmark", "--drop-feedback"),
     ],
 )
 def test_help_is_shown_without_waiting_for_tensorflow(command, option):

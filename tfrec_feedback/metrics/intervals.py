@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tfrec_feedback.metrics._checks import Floats, as_labels, as_scores, check_confidence
+from tfrec_feedback.metrics._checks import Floats, check_confidence
 from tfrec_feedback.metrics.grouped import Weighting, grouped_auc_report
-from tfrec_feedback.metrics.ranks import mid_ranks
+from tfrec_feedback.metrics.placements import Placements, normal_p_value, placements
 
 _MAX_DRAWS = 2_000_000
 """Bootstrap counts held at a time (16 MB)."""
@@ -59,13 +59,15 @@ def auc_interval(labels: ArrayLike, scores: ArrayLike, confidence: float = 0.95)
 
     Reference: DeLong et al., 1988; Sun and Xu, 2014 (fast form).
     """
+    return placement_interval(placements(labels, scores), confidence)
+
+
+def placement_interval(parts: Placements, confidence: float = 0.95) -> Interval:
+    """Returns `auc_interval` from placements that are already known."""
     check_confidence(confidence)
-    label = as_labels(labels)
-    of_positives, of_negatives = _components(label, as_scores("scores", scores, len(label)))
-    value = _mean(of_positives)
+    value, variance = parts.auc, parts.variance
     if math.isnan(value):
         return Interval(math.nan, math.nan, math.nan)
-    variance = _variance(of_positives) + _variance(of_negatives)
     if math.isnan(variance) or not 0 < value < 1:
         return Interval(value, math.nan, math.nan)
     # d logit(x) / dx = 1 / (x (1 - x)): the delta method carries the standard error over.
@@ -93,18 +95,9 @@ def delong_test(labels: ArrayLike, scores_a: ArrayLike, scores_b: ArrayLike) -> 
 
     Reference: DeLong et al., 1988; Sun and Xu, 2014.
     """
-    label = as_labels(labels)
-    positives_a, negatives_a = _components(label, as_scores("scores_a", scores_a, len(label)))
-    positives_b, negatives_b = _components(label, as_scores("scores_b", scores_b, len(label)))
-    auc_a, auc_b = _mean(positives_a), _mean(positives_b)
-    # The variance of the differences equals var(a) + var(b) - 2 cov(a, b), without cancellation.
-    variance = _variance(positives_a - positives_b) + _variance(negatives_a - negatives_b)
-    if math.isnan(variance):
-        return DeLongTest(auc_a, auc_b, math.nan)
-    if variance == 0:
-        return DeLongTest(auc_a, auc_b, 1.0 if auc_a == auc_b else math.nan)
-    z = (auc_a - auc_b) / math.sqrt(variance)
-    return DeLongTest(auc_a, auc_b, math.erfc(abs(z) / math.sqrt(2)))
+    parts_a = placements(labels, scores_a, "scores_a")
+    parts_b = placements(labels, scores_b, "scores_b")
+    return DeLongTest(parts_a.auc, parts_b.auc, normal_p_value(*parts_a.less(parts_b)))
 
 
 def grouped_auc_interval(
@@ -175,6 +168,61 @@ def grouped_auc_difference(
     return Interval(report_a.value - report_b.value, low, high)
 
 
+def bootstrap_means(values: Floats, weights: Floats, num_resamples: int, seed: int) -> Floats:
+    """Draws groups with replacement and returns the weighted means of their values.
+
+    All columns share the draws, so their differences are paired.
+
+    Args:
+        values: `[G, K]`: K values of every group.
+        weights: `[G]` weight of every group, greater than 0.
+        num_resamples: draws of G groups each.
+        seed: equal seeds give equal draws.
+
+    Returns:
+        float64 array `[num_resamples, K]`.
+
+    Raises:
+        ValueError: when there are no groups or no resamples.
+    """
+    if num_resamples < 1 or not len(values):
+        raise ValueError(
+            "A bootstrap needs at least one group and one resample, got "
+            f"{len(values)} and {num_resamples}."
+        )
+    size = len(values)
+    rng = np.random.default_rng(seed)
+    step = max(1, _MAX_DRAWS // size)
+    means = []
+    for start in range(0, num_resamples, step):
+        rows = min(step, num_resamples - start)
+        counts = rng.multinomial(size, np.full(size, 1 / size), size=rows).astype(np.float64)
+        means.append(counts @ (weights[:, None] * values) / (counts @ weights)[:, None])
+    return np.concatenate(means)
+
+
+def bootstrap_p_values(draws: Floats) -> Floats:
+    """Returns the two-sided p-value of a difference from its bootstrap draws.
+
+    `2 min(share of draws <= 0, share of draws >= 0)`, at most 1, with one draw added to both
+    shares, so that no p-value is 0: the smallest is 2 / (draws + 1).
+
+    Args:
+        draws: `[num_resamples, K]`, from `bootstrap_means`.
+
+    Returns:
+        float64 array `[K]`.
+
+    Example:
+        >>> bootstrap_p_values(np.array([[1.0], [2.0], [-1.0], [3.0]])).tolist()
+        [0.8]
+
+    Reference: Davison and Hinkley, 1997, Bootstrap Methods and their Application, section 4.2.
+    """
+    fewer = np.minimum((draws <= 0).sum(axis=0), (draws >= 0).sum(axis=0))
+    return np.minimum(2.0 * (fewer + 1) / (len(draws) + 1), 1.0)
+
+
 def _bootstrap(
     values: Floats, weights: Floats, confidence: float, num_resamples: int, seed: int
 ) -> tuple[float, float]:
@@ -182,40 +230,9 @@ def _bootstrap(
     check_confidence(confidence)
     if num_resamples < 1:
         raise ValueError(f"num_resamples must be at least 1, got {num_resamples}.")
-    size = len(values)
-    if size < 2:
+    if len(values) < 2:
         return math.nan, math.nan
-    rng = np.random.default_rng(seed)
-    step = max(1, _MAX_DRAWS // size)
-    means = []
-    for start in range(0, num_resamples, step):
-        rows = min(step, num_resamples - start)
-        counts = rng.multinomial(size, np.full(size, 1 / size), size=rows)
-        means.append(counts @ (weights * values) / (counts @ weights))
     tail = (1 - confidence) / 2
-    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
+    means = bootstrap_means(values[:, None], weights, num_resamples, seed)
+    low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)
-
-
-def _components(label: Floats, score: Floats) -> tuple[Floats, Floats]:
-    """Returns each positive's share of negatives it beats, each negative's of positives above."""
-    positive = label == 1
-    ranks = mid_ranks(score)
-    num_positive, num_negative = int(positive.sum()), int((~positive).sum())
-    beaten = ranks[positive] - mid_ranks(score[positive])
-    above = num_positive - (ranks[~positive] - mid_ranks(score[~positive]))
-    with np.errstate(invalid="ignore"):  # An absent class gives 0 / 0 = NaN.
-        return beaten / num_negative, above / num_positive
-
-
-def _mean(components: Floats) -> float:
-    return float(components.mean()) if len(components) else math.nan
-
-
-def _variance(components: Floats) -> float:
-    """Returns the variance of the mean of `components`; exactly 0 when they are all equal."""
-    if len(components) < 2:
-        return math.nan
-    if np.ptp(components) == 0:
-        return 0.0
-    return float(components.var(ddof=1) / len(components))

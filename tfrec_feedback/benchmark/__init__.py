@@ -1,0 +1,1 @@
+"""Many models with equal tuning, several seeds and one prepared log, compared."""
