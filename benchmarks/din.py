@@ -58,7 +58,8 @@ def run(
         ],
         notes=[
             "Medians of samples per CPU second; whole steps with LazyAdam, fed from memory by",
-            "tf.data, which cuts raw requests and encodes them. Batch: candidates a step.",
+            "tf.data, which cuts raw requests and encodes them. Batch: about so many candidates a",
+            "step, in whole requests. Shares: differences of medians.",
         ],
     )
     for form in forms:
@@ -67,12 +68,12 @@ def run(
                 for count in candidates:
                     requests = max(batch // count, 1)
                     seconds = phases(FORMS[form], width, requests, count, samples, rounds)
-                    whole = sum(seconds.values())
+                    whole = seconds["whole"]
                     rate = 1.0 / whole
                     peer = PEER.get((width, batch))
                     report.rows.append(
                         [
-                            *(form, width, batch, count, rate),
+                            *(form, width, requests * count, count, rate),
                             "-" if peer is None else f"{rate / peer:.2f}",
                             *(f"{seconds[phase] / whole:.0%}" for phase in PHASES),
                         ]
@@ -123,7 +124,7 @@ def dataset(encoder: Any, requests: int, count: int, steps: int) -> tf.data.Data
 def phases(
     options: dict[str, Any], width: int, requests: int, count: int, samples: int, rounds: int
 ) -> dict[str, float]:
-    """Returns CPU seconds a sample of every phase, medians of interleaved rounds.
+    """Returns CPU seconds a sample of every phase and of the whole, medians of interleaved rounds.
 
     Forward is the loss; backward what the gradients take beyond it; the optimiser what a whole
     step takes beyond those; input what a step fed by tf.data takes beyond one on a batch at hand.
@@ -157,8 +158,10 @@ def phases(
     # The first round traces.
     median = {name: float(np.median(found[1:])) for name, found in seconds.items()}
     ends = [0.0, *(median[name] for name in ("forward", "gradients", "step", "fed step"))]
-    parts = np.maximum(np.diff(ends), 0.0) / (steps * requests * count)
-    return dict(zip(("forward", "backward", "optimiser", "input"), parts.tolist(), strict=True))
+    trained = steps * requests * count
+    parts = np.maximum(np.diff(ends), 0.0) / trained
+    found = dict(zip(("forward", "backward", "optimiser", "input"), parts.tolist(), strict=True))
+    return {**found, "whole": median["fed step"] / trained}
 
 
 def _forward(model: tf.keras.Model) -> Callable[..., Any]:

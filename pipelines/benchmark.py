@@ -159,7 +159,14 @@ def _timings(
     labels = [row.label for row in rows]
     if keep:
         kept = load_timings(path)
-        return {label: kept[label] for label in labels} if {*labels} <= {*kept} else {}
+        missing = [label for label in labels if label not in kept]
+        if kept and missing:
+            console.print(
+                f"[yellow]No speeds in the table: {path} lacks {missing}, and only models timed "
+                "together are compared.[/yellow]",
+                soft_wrap=True,
+            )
+        return {} if missing else {label: kept[label] for label in labels}
     configs = {}
     for row in rows:
         settings = load_cell(study.cell_folder(row.label, 0)).settings
@@ -175,8 +182,9 @@ def _notes(study: Study, manifest: Manifest, rows: Sequence[Row]) -> list[str]:
     config = study.resolved(rows[0], {}, 0)
     split = manifest.split("test")
     tuning = (
-        f"Every model was tuned with {_counted(study.budget, 'trial')} over the same space, "
-        f"judged by {config.train.monitor} on validation."
+        f"Every model was tuned with {_counted(study.budget, 'trial')}, the first with the shared "
+        f"settings, judged by {config.train.monitor} on validation: learning rate, weight decay, "
+        "and dropout where the model has it."
     )
     if not rows[0].tune:
         tuning = "Rows take the settings their model was tuned to earlier, or else the shared ones."
@@ -203,6 +211,11 @@ def _print_importance(study: Study, manifest: Manifest, model: str, console: Con
     from tfrec_feedback.runs import load_run
 
     run = study.cell_folder(model, 0) / "run"
+    if not run.is_dir():
+        raise ValueError(
+            f"No finished {model!r} in {study.folder}: run the benchmark with --models {model} "
+            "first."
+        )
     loaded, description = load_run(run)
     if description["data_fingerprint"] != manifest.fingerprint:
         raise ValueError(f"{run} was trained on other data than those in {manifest.directory}.")
@@ -210,7 +223,7 @@ def _print_importance(study: Study, manifest: Manifest, model: str, console: Con
     dataset = request_dataset(manifest, "test", size, metadata=True)
     with console.status("permuting ..."):
         found = permutation_importance(loaded, dataset)
-    path = study.folder / "importance.csv"
+    path = study.folder / f"importance-{model}.csv"
     write_importance(found, path)
     console.print(importance_table(found, f"{model} on {study.folder.name}, test"))
     console.print(f"Written to {path}", soft_wrap=True)

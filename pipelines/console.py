@@ -151,7 +151,8 @@ def benchmark_table(comparison: Comparison, title: str) -> Table:
         table.add_row(escape(row.label), *(column[i] for column in shown.values()), style=style)
     against = "" if comparison.base is None else f" RelaImpr against {comparison.base}."
     table.caption = (
-        f"{len(rows[0].seeds)} seeds, {comparison.exposures:,} exposures, "
+        f"{len(rows[0].seeds)} seed{'s' if len(rows[0].seeds) > 1 else ''}, "
+        f"{comparison.exposures:,} exposures, "
         f"{comparison.users:,} users. Bold: best CTR AUC. ≈: not significantly different from it, "
         f"p >= {1 - comparison.confidence:.2g} after Holm's correction.{against}"
     )

@@ -84,7 +84,7 @@ def test_the_benchmarks_run_as_written(tmp_path):
         done = run(command, tmp_path)
         assert done.returncode == 0, f"{command}\n{done.stderr[-2000:]}"
     written = {path.name for path in (tmp_path / "runs/benchmark/simulated").iterdir()}
-    assert {"table.csv", "report.html", "importance.csv"} <= written
+    assert {"table.csv", "report.html", "importance-fm.csv"} <= written
 
 
 @pytest.mark.parametrize("target", re.findall(r"\]\((docs/[^)]+)\)", README))

@@ -258,6 +258,7 @@ def test_a_model_without_sessions_ignores_them():
         ({}, r"histories\.click is missing \['session'\]"),
         ({"session": [0, 0]}, "columns of histories.click differ in length.*'session': 2"),
         ({"session": [0, 0, 1, 1]}, r"never growing.*got \[0, 1, 1\]"),
+        ({"session": [7, 7, 6, 6]}, r"0 at the last event.*got \[7, 6, 6\]"),
         ({"session": [0, 0, 0, -1]}, r"never below 0.*got \[0, 0, -1\]"),
         ({"session": [0, 0, 0.5, 0]}, r"click_session: expected integers of 64 bits, got 0.5"),
         ({"session": ["a"] * 4}, r"click_session: expected int64 values, got 'a'"),

@@ -59,7 +59,7 @@ class OptimizerConfig(_Section):
         learning_rate: step size.
         row_scale: factor on the learning rate of embedding rows (`lazy_adam`).
         weight_decay: share of itself that a weight loses with every step of size 1; of embedding
-            tables only the batch's rows (`lazy_adam`).
+            tables only the batch's rows, times `row_scale`; biases none (`lazy_adam`).
         clip_norm: global norm that gradients are clipped to; None does not clip.
         initial_accumulator: start of Adagrad's sums of squares.
     """
@@ -80,7 +80,8 @@ class TrainConfig(_Section):
         seed: of weights, order and dropout.
         monitor: validation metric that decides which epoch is kept.
         patience: epochs without a better value before training stops.
-        micro_batches: parts a batch is split into, to save memory; one step all the same.
+        micro_batches: parts a batch is split into, to save memory; one step all the same, see
+            `FeedbackModel`.
         checkpoint_steps: steps between checkpoints inside an epoch.
         snapshots: times during training that interests are written down for the pictures of
             pipelines.visualize; models with a memory only; 0 for none.

@@ -28,8 +28,8 @@ class LazyAdam(tf.keras.optimizers.Adam):
         epsilon: added to the root of the second moment.
         row_scale: factor on the learning rate of sparse gradients.
         weight_decay: decoupled decay: with every step a weight shrinks by `learning_rate *
-            weight_decay` of itself. Of tables, only the rows that the batch looked up shrink;
-            vectors and scalars (biases, scales) never do.
+            weight_decay` of itself. Of tables, only the rows that the batch looked up shrink, by
+            `row_scale` times as much; biases, and any other vectors and scalars, never do.
         **kwargs: further arguments of `tf.keras.optimizers.Adam`.
 
     Reference: Kingma & Ba, 2015, algorithm 1, applied by rows;
@@ -57,7 +57,7 @@ class LazyAdam(tf.keras.optimizers.Adam):
     def update_step(self, gradient: Any, variable: tf.Variable) -> None:
         """Applies one gradient; a sparse one reaches its own rows only."""
         if not isinstance(gradient, tf.IndexedSlices):
-            if self._decay and variable.shape.rank > 1:
+            if self._decay and variable.shape.rank > 1 and "bias" not in variable.name:
                 rate = tf.cast(self.learning_rate, variable.dtype)
                 variable.assign_sub(rate * self._decay * variable)
             super().update_step(gradient, variable)

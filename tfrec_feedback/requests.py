@@ -206,11 +206,11 @@ def _check_sessions(
     """Refuses sessions numbered from the oldest, the mistake that would go unnoticed."""
     for r, column in enumerate(columns):
         row = numbers[r, : len(column)]
-        if (row < 0).any() or (np.diff(row) > 0).any():
+        if (row < 0).any() or (np.diff(row) > 0).any() or row[-1:].any():
             raise RequestError(
                 f"request {r}: histories.{sequence.name}.{SESSION}: expected the session of every "
-                "event counted back from the most recent one (0), so never below 0 and never "
-                f"growing from the oldest event to the latest; got {row.tolist()}."
+                "event counted back from the most recent one, so 0 at the last event, never below "
+                f"0 and never growing from the oldest event to the latest; got {row.tolist()}."
             )
 
 

@@ -46,6 +46,8 @@ def test_what_is_set_by_hand_overrides_what_was_tuned(small_study):
 def test_a_result_belongs_to_settings_and_data_but_not_to_a_place_or_seed(small_study, tiny_data):
     made_with = small_study.made_with(ROW, tiny_data)
     assert made_with["data"] == tiny_data.fingerprint
+    # Another default is another model, though nobody has set anything else.
+    assert made_with["model"]["num_heads"] == 4
     assert made_with["settings"] == {
         "data": {"batch_size": 64},
         "model": {"name": "dfn_click", "embedding_dim": 4, "deep_units": [8]},

@@ -38,15 +38,27 @@ def test_batch_statistics_by_hand():
     gate = sigmoid(2.0 / np.sqrt(8.0 / 3.0))  # 0.7729
     expected = [[1.0 - gate + 0.5 * gate], [2.25], [5.0 * gate + 2.5 * (1.0 - gate)]]
     np.testing.assert_allclose(layer((s, None), training=True), expected, rtol=1e-5)
-    # Averages start at 0 and 1, and go a tenth of the way.
-    np.testing.assert_allclose(layer.moving_mean, [0.3], rtol=1e-5)
-    np.testing.assert_allclose(layer.moving_variance, [0.9 + 0.1 * 8.0 / 3.0], rtol=1e-5)
+    # The first batch sets the averages; of the second they take 0.1 / (1 - 0.9^2).
+    np.testing.assert_allclose(layer.moving_mean, [3.0], rtol=1e-5)
+    np.testing.assert_allclose(layer.moving_variance, [8.0 / 3.0], rtol=1e-5)
+    layer((tf.constant([[22.0], [22.0]]), None), training=True)
+    np.testing.assert_allclose(layer.moving_mean, [3.0 + 19.0 * 0.1 / 0.19], rtol=1e-5)
+    variance = (1.0 - 0.1 / 0.19) * 8.0 / 3.0
+    np.testing.assert_allclose(layer.moving_variance, [variance], rtol=1e-4)
+
+
+def test_after_equal_batches_serving_answers_as_training_did():
+    """However few: a short training must not leave the averages near their start."""
+    s, layer = tf.constant(np.random.default_rng(0).normal(3.0, 0.1, (8, 2)), tf.float32), Dice()
+    for _ in range(2):
+        trained = layer((s, None), training=True)
+        np.testing.assert_allclose(layer((s, None)), trained, rtol=1e-4)
 
 
 def test_outside_training_the_moving_averages_are_used_and_do_not_move():
     s, layer = tf.constant([[1.0, -2.0]]), Dice()
     layer((s, None))
-    layer.set_weights([np.array(x) for x in ([0.5, 0.0], [1.0, 0.0], [4.0, 4.0])])
+    layer.set_weights([np.array(x) for x in ([0.5, 0.0], [1.0, 0.0], [4.0, 4.0], 1.0)])
     # The first stands at its mean: p = 0.5. The second is one deviation below: p = 0.268941.
     np.testing.assert_allclose(layer((s, None)), [[0.75, -2.0 * 0.26894142]], rtol=1e-5)
     np.testing.assert_array_equal(layer.moving_mean, [1.0, 0.0])
@@ -68,9 +80,8 @@ def test_padded_rows_count_in_no_statistic(seed, shift):
     )
     for name in ("moving_mean", "moving_variance"):
         np.testing.assert_allclose(getattr(padded, name), getattr(alone, name), rtol=1e-4)
-    np.testing.assert_allclose(padded.moving_mean, 0.01 * valid.mean(axis=0), rtol=1e-4, atol=1e-6)
-    expected = 0.99 + 0.01 * valid.var(axis=0)
-    np.testing.assert_allclose(padded.moving_variance, expected, rtol=1e-4)
+    np.testing.assert_allclose(padded.moving_mean, valid.mean(axis=0), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(padded.moving_variance, valid.var(axis=0), rtol=1e-4)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -149,7 +160,7 @@ def test_training_in_a_graph_moves_the_averages_too():
     expected = eager((s, None), training=True)
     found = tf.function(lambda x: traced((x, None), training=True))(s)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
-    np.testing.assert_allclose(traced.moving_mean, [0.02, 0.035], rtol=1e-5)
+    np.testing.assert_allclose(traced.moving_mean, [2.0, 3.5], rtol=1e-5)
     np.testing.assert_allclose(traced.moving_variance, eager.moving_variance, rtol=1e-6)
 
 

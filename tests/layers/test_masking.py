@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfrec_feedback.layers import length_mask, masked_mean, masked_softmax, ragged_mean
+from tfrec_feedback.layers.masking import repeat_rows, sum_rows, take_rows
 
 
 def test_masked_softmax_gives_the_golden_weights_and_gradient():
@@ -64,3 +65,32 @@ def test_the_gradient_of_a_ragged_mean_is_shared_by_a_requests_events():
     with tf.GradientTape() as tape:
         total = tf.reduce_sum(ragged_mean(tf.RaggedTensor.from_row_lengths(values, [2, 0, 1])))
     np.testing.assert_array_equal(tape.gradient(total, values), [[0.5], [0.5], [1.0]])
+
+
+@given(st.lists(st.integers(0, 6), max_size=20), st.booleans())
+def test_rows_are_taken_and_added_up_like_a_loop_would(rows, as_graph):
+    """The last rows, which nothing may belong to, count too."""
+    rng = np.random.default_rng(len(rows))
+    x, weights = rng.normal(size=(8, 3)), rng.normal(size=(len(rows), 3))
+    in_order = sorted(rows)
+    wrap = tf.function if as_graph else lambda function: function
+    for function, chosen in ((take_rows, rows), (repeat_rows, in_order)):
+        index = tf.constant(chosen, tf.int64, [len(rows)])
+        values = tf.constant(x)
+        with tf.GradientTape() as tape:
+            tape.watch(values)
+            taken = wrap(function)(values, index)
+            total = tf.reduce_sum(taken * weights)
+        np.testing.assert_allclose(taken, x[chosen].reshape(-1, 3))
+        expected = np.zeros_like(x)
+        np.add.at(expected, np.array(chosen, int), weights)
+        np.testing.assert_allclose(tape.gradient(total, values), expected, atol=1e-12)
+    index, parts = tf.constant(in_order, tf.int64, [len(rows)]), tf.constant(weights)
+    with tf.GradientTape() as tape:
+        tape.watch(parts)
+        sums = wrap(sum_rows)(parts, index, 8)
+        total = tf.reduce_sum(sums * x)
+    expected = np.zeros_like(x)
+    np.add.at(expected, np.array(in_order, int), weights)
+    np.testing.assert_allclose(sums, expected, atol=1e-12)
+    np.testing.assert_allclose(tape.gradient(total, parts), x[in_order].reshape(-1, 3))

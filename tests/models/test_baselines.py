@@ -101,6 +101,35 @@ def test_all_histories_are_inputs(name):
         assert np.abs(model(emptied)["ctr"] - model(batch)["ctr"]).max() > 1e-6, history.name
 
 
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("fm", "linear"),
+        ("afm", "linear"),
+        ("nfm", "linear"),
+        ("deepfm", "linear"),
+        ("wide_deep", "crosses"),
+        ("dcn", "vector_cross"),
+    ],
+)
+def test_a_dislike_head_reads_what_the_logit_adds_up(name, part):
+    model = small(name, dislike_head=True)
+    batch = random_batch(model.schema, 6)
+    before = model(batch)
+    for weight in getattr(model, part).weights:
+        weight.assign_add(0.5 * tf.ones_like(weight))
+    after = model(batch)
+    for task in ("ctr", "dislike"):
+        assert np.abs(after[task] - before[task]).max() > 1e-3, task
+
+
+@pytest.mark.parametrize("name", ["fm", "din", "autoint"])
+def test_a_baseline_can_be_trained_on_dislikes_alone(name):
+    model = small(name, dislike_protocol="dislike_label")
+    logits = model(random_batch(model.schema))
+    np.testing.assert_array_equal(logits["ctr"], -logits["dislike"])
+
+
 @pytest.mark.parametrize("name", sorted(BASELINES))
 def test_every_baseline_has_a_plus_with_dfns_loss(name):
     cls, preset = MODELS[f"{name}_plus"]

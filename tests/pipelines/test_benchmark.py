@@ -80,7 +80,10 @@ def test_the_importance_of_inputs_is_measured_on_a_finished_model(compared, tiny
     shutil.copytree(folder, tmp_path / "simulated")
     result = run(tiny_data, tmp_path, "--importance", "dfn_no_feedback")
     assert result.exit_code == 0, result.output
-    found = {line["group"]: line for line in lines_of(tmp_path / "simulated" / "importance.csv")}
+    found = {
+        line["group"]: line
+        for line in lines_of(tmp_path / "simulated" / "importance-dfn_no_feedback.csv")
+    }
     assert float(found["click"]["auc"]) == 0.0  # A model without histories.
     schema = tiny_data.schema()
     assert set(found) == {item.name for item in (*schema.features, *schema.histories)}

@@ -75,13 +75,17 @@ class Study:
     def made_with(self, row: Row, manifest: Manifest) -> dict[str, Any]:
         """Returns what decides a row's numbers and is known before it is tuned, JSON-ready.
 
-        Values that equal the defaults are left out, so that a new setting makes no kept result
-        invalid; so are seeds and the place of the data.
+        Settings of a run that equal the defaults are left out, so that a new setting makes no kept
+        result invalid; so are seeds and the place of the data. Parameters of the model are all
+        there: a model whose defaults have changed is another model.
         """
+        from tfrec_feedback.models import model_parameters
+
         config = self.resolved(row, {}, 0).model_dump(mode="json", exclude_defaults=True)
         for section, key in (("data", "directory"), ("train", "seed")):
             config.get(section, {}).pop(key, None)
-        return {"settings": config, "data": manifest.fingerprint}
+        defaults = json.loads(json.dumps(model_parameters(row.model)))
+        return {"settings": config, "model": defaults, "data": manifest.fingerprint}
 
     def cell_made_with(self, row: Row, manifest: Manifest) -> dict[str, Any]:
         """Returns `made_with`, and how the row is tuned."""

@@ -12,7 +12,7 @@ from tfrec_feedback.data.manifest import MANIFEST_FILE, Manifest, load_manifest
 from tfrec_feedback.schema import suggest
 
 DEFAULT_MODELS = (
-    *("fm", "wide_deep", "pnn", "deepfm", "nfm", "afm", "dcn"),
+    *("fm", "wide_deep", "pnn", "deepfm", "nfm", "afm", "dcn", "dcn_v2"),
     *("din", "din_plus", "dien", "dsin", "autoint", "autoint_umn", "dmt"),
     *("dfn", "dumn"),
 )

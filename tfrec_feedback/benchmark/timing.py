@@ -80,8 +80,8 @@ def load_timings(path: Path) -> dict[str, Timing]:
 def request_of(manifest: Manifest, num_candidates: int) -> dict[str, tf.Tensor]:
     """Returns one test request, its candidates repeated until there are enough.
 
-    Of the first batch of `_REQUESTS` the one with the longest histories: short ones would flatter the
-    models that read them.
+    Of the first batch of `_REQUESTS` the one with the longest histories: short ones would flatter
+    the models that read them.
 
     Args:
         manifest: prepared data.

@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfrec_feedback.layers.dice import Activation
+from tfrec_feedback.layers.masking import repeat_rows, sum_rows
 from tfrec_feedback.layers.products import project
 
 
@@ -106,55 +107,12 @@ class ActivationUnit(tf.keras.layers.Layer):
         }
 
 
-def repeat_rows(x: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-    """`tf.gather(x, rows)` with a dense gradient, made without a sparse one in between.
-
-    Args:
-        x: float tensor `[R, ...]`.
-        rows: integer tensor `[V]`.
-
-    Returns:
-        float tensor `[V, ...]`.
-    """
-
-    @tf.custom_gradient
-    def repeated(values: tf.Tensor) -> Any:
-        def gradient(upstream: tf.Tensor) -> tf.Tensor:
-            return tf.math.unsorted_segment_sum(upstream, rows, tf.shape(values)[0])
-
-        return tf.gather(values, rows), gradient
-
-    return repeated(x)
-
-
-def sum_rows(x: tf.Tensor, rows: tf.Tensor, num_rows: tf.Tensor) -> tf.Tensor:
-    """`tf.math.unsorted_segment_sum` with a plain gather as its gradient.
-
-    Args:
-        x: float tensor `[V, ...]`.
-        rows: integer tensor `[V]`: where each is added, in 0..num_rows - 1.
-        num_rows: R.
-
-    Returns:
-        float tensor `[R, ...]`.
-    """
-
-    @tf.custom_gradient
-    def summed(values: tf.Tensor) -> Any:
-        def gradient(upstream: tf.Tensor) -> tf.Tensor:
-            return tf.gather(upstream, rows)
-
-        return tf.math.unsorted_segment_sum(values, rows, num_rows), gradient
-
-    return summed(x)
-
-
 def segment_softmax(logits: tf.Tensor, segments: tf.Tensor, num_segments: tf.Tensor) -> tf.Tensor:
     """Softmax over the first axis, within each segment.
 
     Args:
         logits: float tensor `[V, N]`.
-        segments: integer tensor `[V]`: the segment of every row.
+        segments: integer tensor `[V]`, not falling: the segment of every row.
         num_segments: how many there are.
 
     Example:
@@ -165,5 +123,5 @@ def segment_softmax(logits: tf.Tensor, segments: tf.Tensor, num_segments: tf.Ten
     """
     highest = tf.math.unsorted_segment_max(tf.stop_gradient(logits), segments, num_segments)
     exponentials = tf.exp(logits - tf.gather(highest, segments))
-    total = tf.math.unsorted_segment_sum(exponentials, segments, num_segments)
-    return exponentials / tf.gather(total, segments)
+    total = sum_rows(exponentials, segments, num_segments)
+    return exponentials / repeat_rows(total, segments)

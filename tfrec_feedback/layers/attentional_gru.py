@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfrec_feedback.layers.activation_unit import repeat_rows, sum_rows
+from tfrec_feedback.layers.masking import sum_rows, take_rows
 from tfrec_feedback.layers.products import project
 
 
@@ -74,16 +74,16 @@ class AttentionalGRU(tf.keras.layers.Layer):
         events, *weights = inputs
         read_at, active = reading_order(events)
         order = tf.math.invert_permutation(read_at)
-        products = project(repeat_rows(events.flat_values, order), self.kernel) + self.bias
-        weights = [repeat_rows(values, order) for values in weights]
+        products = project(take_rows(events.flat_values, order), self.kernel) + self.bias
+        weights = [take_rows(values, order) for values in weights]
         candidates = tf.shape(weights[0])[1] if weights else 1
         initial = tf.zeros([events.nrows(tf.int32), candidates, self.units], products.dtype)
         states = self._run(initial, active, products, *weights)
         if self.return_states:
-            return repeat_rows(states, read_at)
+            return take_rows(states, read_at)
         some = tf.where(events.row_lengths() > 0)[:, 0]
         last = tf.gather(read_at, tf.gather(events.row_limits(), some) - 1)
-        return sum_rows(repeat_rows(states, last), some, events.nrows())
+        return sum_rows(take_rows(states, last), some, events.nrows())
 
     def _run(self, initial: tf.Tensor, active: tf.Tensor, *rows: tf.Tensor) -> tf.Tensor:
         """Returns the states `[V, N, U]` after events that lie as they are read."""

@@ -16,8 +16,10 @@ class Dice(tf.keras.layers.Layer):
     """`f(s) = p(s) s + (1 - p(s)) alpha s` with `p(s) = sigmoid((s - mean) / sqrt(variance))`.
 
     A PReLU whose bend lies where the data are. In training mean and variance are those of the
-    batch's valid rows, and move the averages that are used everywhere else. Under a
-    `tf.distribute` strategy every replica uses its own rows; the averages are the replicas' mean.
+    batch's valid rows, and move the averages that are used everywhere else. The first batch sets
+    the averages, and later ones move them by their share of what was seen, at least 1 - momentum:
+    averages that start elsewhere would be wrong for hundreds of steps. Under a `tf.distribute`
+    strategy every replica uses its own rows; the averages are the replicas' mean.
 
     Args:
         momentum: of the moving averages.
@@ -47,6 +49,8 @@ class Dice(tf.keras.layers.Layer):
         self.moving_variance = self.add_weight(
             name="moving_variance", shape=(width,), initializer="ones", **averages
         )
+        # 1 - momentum^t after t batches: how much of a plain moving average would be data.
+        self.seen = self.add_weight(name="seen", shape=(), initializer="zeros", **averages)
         super().build(input_shape)
 
     def call(self, inputs: Any, training: bool | None = None) -> tf.Tensor:
@@ -61,8 +65,11 @@ class Dice(tf.keras.layers.Layer):
         activated, mean, variance = batch_dice(rows, self.alpha, shares)
         # A batch without any valid row moves nothing.
         pace = (1.0 - self.momentum) * tf.reduce_sum(shares)
-        self.moving_mean.assign_add(pace * (mean - self.moving_mean))
-        self.moving_variance.assign_add(pace * (variance - self.moving_variance))
+        seen = self.seen + pace * (1.0 - self.seen)
+        step = tf.math.divide_no_nan(pace, tf.maximum(seen, pace))
+        self.moving_mean.assign_add(step * (mean - self.moving_mean))
+        self.moving_variance.assign_add(step * (variance - self.moving_variance))
+        self.seen.assign(seen)
         return tf.reshape(activated, tf.shape(s))
 
     def get_config(self) -> dict[str, Any]:
@@ -98,21 +105,23 @@ def batch_dice(s: tf.Tensor, alpha: tf.Tensor, shares: tf.Tensor) -> Any:
     variance = batched_product(shares, tf.square(centred))
     scale = tf.math.rsqrt(variance + _EPSILON)
     p = tf.sigmoid(centred * scale)
-    activated = s * (alpha + (1.0 - alpha) * p)
+    gate = alpha + (1.0 - alpha) * p
 
     def gradient(upstream: tf.Tensor, _mean: tf.Tensor, _variance: tf.Tensor) -> Any:
+        ones = tf.ones_like(shares)
         weighted = upstream * s
-        of_alpha = tf.reduce_sum(weighted * (1.0 - p), axis=0)
-        # Through p, to the normalised s, to s: there mean and variance depend on every row.
-        of_normal = weighted * (p - tf.square(p)) * (1.0 - alpha)
-        normal = centred * scale
-        total = tf.ones_like(shares)
-        sums = batched_product(total, of_normal), batched_product(total, of_normal * normal)
-        through = of_normal - tf.transpose(shares) * (sums[0] + normal * sums[1])
-        of_s = upstream * (alpha + (1.0 - alpha) * p) + scale * through
-        return of_s, of_alpha, None
+        passed = weighted * p
+        of_alpha = batched_product(ones, weighted) - batched_product(ones, passed)
+        # By the normalised s, short of the factor 1 - alpha, which is a column's own.
+        of_normal = passed - passed * p
+        # Mean and variance depend on every row, by its share.
+        level = batched_product(ones, of_normal)
+        slope = batched_product(ones, of_normal * centred) * tf.square(scale)
+        through = of_normal - tf.transpose(shares) * (level + centred * slope)
+        of_s = upstream * gate + through * (scale * (1.0 - alpha))
+        return of_s, of_alpha[0], None
 
-    return (activated, mean[0], variance[0]), gradient
+    return (s * gate, mean[0], variance[0]), gradient
 
 
 @tf.keras.utils.register_keras_serializable(package="tfrec_feedback")

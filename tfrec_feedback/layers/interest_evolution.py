@@ -8,8 +8,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfrec_feedback.layers.activation_unit import repeat_rows, segment_softmax
+from tfrec_feedback.layers.activation_unit import segment_softmax
 from tfrec_feedback.layers.attentional_gru import AttentionalGRU, positions
+from tfrec_feedback.layers.masking import repeat_rows
 from tfrec_feedback.layers.products import project
 from tfrec_feedback.layers.split_mlp import SplitMLP
 

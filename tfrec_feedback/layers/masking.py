@@ -5,6 +5,9 @@ Every function here gives exactly 0, with gradient 0, where nothing is valid.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import tensorflow as tf
 
 MASKED_LOGIT = -1e9
@@ -73,7 +76,73 @@ def ragged_mean(events: tf.RaggedTensor) -> tf.Tensor:
                [0., 0.]], dtype=float32)
     """
     values = events.flat_values
-    total = tf.math.unsorted_segment_sum(values, events.value_rowids(), events.nrows())
+    total = sum_rows(values, events.value_rowids(), events.nrows())
     count = tf.maximum(tf.cast(events.row_lengths(), values.dtype), 1.0)
     ones = [1] * (values.shape.rank - 1)
     return total / tf.reshape(count, [-1, *ones])
+
+
+def take_rows(x: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+    """`tf.gather(x, rows)` with a dense gradient, made without a sparse one in between.
+
+    Args:
+        x: float tensor `[R, ...]`.
+        rows: integer tensor `[V]`, in any order; `repeat_rows` is faster where it is sorted.
+
+    Returns:
+        float tensor `[V, ...]`.
+    """
+    return _taken(x, rows, tf.math.unsorted_segment_sum)
+
+
+def repeat_rows(x: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+    """`take_rows` for sorted rows, such as the request of every event.
+
+    Args:
+        x: float tensor `[R, ...]`.
+        rows: integer tensor `[V]`, not falling.
+
+    Returns:
+        float tensor `[V, ...]`.
+    """
+    return _taken(x, rows, _sorted_sum)
+
+
+def _taken(x: tf.Tensor, rows: tf.Tensor, add_up: Callable[..., tf.Tensor]) -> tf.Tensor:
+    @tf.custom_gradient
+    def taken(values: tf.Tensor) -> Any:
+        def gradient(upstream: tf.Tensor) -> tf.Tensor:
+            return add_up(upstream, rows, tf.shape(values)[0])
+
+        return tf.gather(values, rows), gradient
+
+    return taken(x)
+
+
+def sum_rows(x: tf.Tensor, rows: tf.Tensor, num_rows: tf.Tensor) -> tf.Tensor:
+    """Adds up what belongs to each of `num_rows` rows, for sorted rows.
+
+    Args:
+        x: float tensor `[V, ...]`.
+        rows: integer tensor `[V]`, not falling: where each is added, in 0..num_rows - 1.
+        num_rows: R.
+
+    Returns:
+        float tensor `[R, ...]`; 0 for rows that nothing belongs to.
+    """
+
+    @tf.custom_gradient
+    def summed(values: tf.Tensor) -> Any:
+        def gradient(upstream: tf.Tensor) -> tf.Tensor:
+            return tf.gather(upstream, rows)
+
+        return _sorted_sum(values, rows, num_rows), gradient
+
+    return summed(x)
+
+
+def _sorted_sum(x: tf.Tensor, rows: tf.Tensor, num_rows: tf.Tensor) -> tf.Tensor:
+    """A sum over sorted segments, four times as fast here as one over unsorted ones."""
+    total = tf.math.segment_sum(x, rows)  # As long as the last row that anything belongs to.
+    missing = tf.cast(num_rows, tf.int32) - tf.shape(total)[0]
+    return tf.pad(total, [[0, missing]] + [[0, 0]] * (x.shape.rank - 1))

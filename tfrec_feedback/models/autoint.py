@@ -52,8 +52,7 @@ class AutoInt(Baseline):
         output_bias: bool = True,
         **options: Any,
     ):
-        given = {k: v for k, v in locals().items() if k not in ("self", "schema", "options")}
-        given.pop("__class__", None)
+        given = self.arguments_of(locals())
         super().__init__(schema, output_bias=output_bias, **options)
         self.remember_arguments({**given, **options})
         if num_layers < 1:

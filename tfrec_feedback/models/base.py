@@ -68,8 +68,9 @@ class FeedbackModel(tfrs.Model):
         main_task: the task whose label the main output is trained on.
         user_memory: the model's `UserMemoryNetwork`, or None.
         micro_batches: how many parts a training batch is split into; their gradients and their
-            writes are summed, and applied once. Less memory, the same step; only the pools that
-            triplets are mined from are those of a part.
+            writes are summed, and applied once. Less memory, the same step, but for what looks at
+            a batch as a whole: the pools of triplets and random negatives, the means of auxiliary
+            losses, and the statistics of Dice and batch normalisation are those of a part.
     """
 
     reads_sessions = False
@@ -131,7 +132,7 @@ class FeedbackModel(tfrs.Model):
         Args:
             representation: float tensor `[R, N, D]`.
             offset: what is added to the main output, `[R, N]`: the parts of a model's logit that
-                have no output weights of their own.
+                have no output weights of their own. A dislike head reads it as one more number.
         """
         if self.learned_output:
             output = tf.squeeze(self._click_output(representation), -1)
@@ -143,6 +144,8 @@ class FeedbackModel(tfrs.Model):
             return {"ctr": -output, "dislike": output}
         logits = {"ctr": output}
         if self._dislike_output is not None:
+            if offset is not None:
+                representation = tf.concat([representation, offset[..., tf.newaxis]], axis=-1)
             logits["dislike"] = tf.squeeze(self._dislike_output(representation), -1)
         elif "dislike" in self._tasks:
             logits["dislike"] = -output
@@ -281,6 +284,16 @@ class FeedbackModel(tfrs.Model):
         """Returns the constructor arguments, vocabularies included."""
         schema = self.schema.with_inline_vocabularies().to_dict()
         return {**self._arguments, "schema": schema, "name": self.name}
+
+    @staticmethod
+    def arguments_of(names: dict[str, Any]) -> dict[str, Any]:
+        """Returns a constructor's own arguments.
+
+        Args:
+            names: its `locals()`, before it has made any more of them.
+        """
+        others = ("self", "schema", "options", "__class__")
+        return {name: value for name, value in names.items() if name not in others}
 
     def remember_arguments(self, arguments: dict[str, Any]) -> None:
         """Keeps the constructor's arguments, all but the schema, for `get_config`."""

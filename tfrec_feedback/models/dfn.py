@@ -92,8 +92,7 @@ class DFN(FeedbackModel):
         user_memory: Mapping[str, Any] | None = None,
         **options: Any,
     ):
-        given = {k: v for k, v in locals().items() if k not in ("self", "schema", "options")}
-        given.pop("__class__", None)
+        given = self.arguments_of(locals())
         super().__init__(schema, **options)
         self.remember_arguments({**given, **options})
         missing = set(external) - set(internal)

@@ -19,6 +19,8 @@ from tfrec_feedback.models.base import Tensors, side_by_side
 from tfrec_feedback.models.baseline import Baseline
 from tfrec_feedback.schema import Schema
 
+_MOMENTUM = 0.9
+
 
 @tf.keras.utils.register_keras_serializable(package="tfrec_feedback")
 class FM(Baseline):
@@ -76,8 +78,11 @@ class NFM(Baseline):
         given = {"deep_units": deep_units, "dropout": dropout}
         self.remember_arguments({**given, "batch_normalization": batch_normalization, **options})
         self.linear = LinearTerm(schema, [history.name for history in self.histories])
+        # Keras' momentum of 0.99 would leave the averages near their start for hundreds of steps.
         self.normalization = (
-            tf.keras.layers.BatchNormalization(fused=False) if batch_normalization else None
+            tf.keras.layers.BatchNormalization(momentum=_MOMENTUM, fused=False)
+            if batch_normalization
+            else None
         )
         self._dropout = ResumableDropout(dropout)
         self.deep = SplitMLP(deep_units, dropout=dropout)
