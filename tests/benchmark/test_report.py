@@ -150,6 +150,12 @@ def test_learning_curves_are_means_over_the_seeds_that_trained_that_long(made):
     assert curve == pytest.approx([0.55, 0.8, 0.9])
 
 
+def test_one_epoch_is_no_learning_curve(made, comparison, tmp_path):
+    cells = [dataclasses.replace(cell, history=cell.history[:1]) for cell in made]
+    write_report(comparison, cells, tmp_path / "report.html", title="one epoch")
+    assert "Learning curves" not in names_of((tmp_path / "report.html").read_text("utf-8"))
+
+
 @given(st.integers(1, 60), st.integers(0, 1000))
 def test_bins_of_the_reliability_curve_share_all_rows_evenly(size, seed):
     rng = np.random.default_rng(seed)

@@ -11,7 +11,8 @@ from tfrec_feedback.benchmark.suites import (
     find_suite,
     suite_data,
 )
-from tfrec_feedback.config import load_config
+from tfrec_feedback.config import ModelConfig, load_config
+from tfrec_feedback.models import BASELINES
 
 CONFIGS = Path(pipelines.__file__).parent / "configs"
 TINY = Suite(
@@ -27,7 +28,8 @@ TINY = Suite(
 def test_every_suite_has_settings_that_load_and_leaves_the_model_open(suite):
     config = load_config(CONFIGS / suite.config)
     assert config.train.snapshots == 0
-    assert config.model.params() == {}
+    assert config.model.name == ModelConfig().name
+    assert config.model.params() == {"embedding_dim": 16}  # what every model has
     assert suite.preparation == {"history_length": 30, "num_samples": 4, "num_sessions": 5}
 
 
@@ -65,4 +67,5 @@ def test_unknown_names_are_errors_with_the_closest_known_one():
 def test_the_default_models_begin_with_the_base_and_end_with_the_papers_models():
     assert DEFAULT_MODELS[0] == "fm"
     assert DEFAULT_MODELS[-2:] == ("dfn", "dumn")
-    assert len(set(DEFAULT_MODELS)) == 16
+    assert set(DEFAULT_MODELS) == {*BASELINES, "din_plus", "dfn", "dumn"}
+    assert len(set(DEFAULT_MODELS)) == len(DEFAULT_MODELS)

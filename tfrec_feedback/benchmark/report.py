@@ -155,7 +155,7 @@ def _figures(comparison: Comparison, cells: Sequence[Cell]) -> Iterator[dict[str
     if any(row.latency_ms is not None for row in rows):
         yield _latency(rows, best)
     curves = learning_means(labels, cells)
-    if curves:
+    if any(len(curve) > 1 for curve in curves.values()):  # One epoch is no curve.
         yield _figure(
             plots.learning_curves(curves, best),
             "Learning curves",
