@@ -36,8 +36,8 @@ def run(
     embedding_dims: Sequence[int] = (16, 64),
     batch_sizes: Sequence[int] = (64, 1024),
     candidates: Sequence[int] = (1, 10),
-    forms: Sequence[str] = tuple(FORMS),
-    samples: int = 30_000,
+    forms: Sequence[str] = ("36", "80-40"),
+    samples: int = 12_000,
     rounds: int = 3,
 ) -> Report:
     """Times every combination.

@@ -1,0 +1,34 @@
+"""The benchmark of DIN on a tiny size."""
+
+import numpy as np
+
+from benchmarks import din
+from tfrec_feedback.models import build_model
+
+
+def test_every_combination_is_timed_and_its_phases_are_shares():
+    report = din.run((4,), (6, 7), (1, 3), forms=("36",), samples=20, rounds=1)
+    assert [row[:4] for row in report.rows] == [
+        ["36", 4, 6, 1],
+        ["36", 4, 6, 3],
+        ["36", 4, 7, 1],
+        ["36", 4, 6, 3],  # whole requests: 7 candidates are two of three
+    ]
+    for row in report.rows:
+        assert len(row) == len(report.columns)
+        assert row[4] > 0
+        assert row[5] == "-"  # no figure of a peer for this size
+        assert all(float(share.removesuffix("%")) >= 0 for share in row[6:])
+
+
+def test_batches_are_full_requests_cut_one_after_another():
+    encoder = build_model("din", din.schema(), embedding_dim=2).encoder
+    batches = list(din.dataset(encoder, requests=3, count=2, steps=21))
+    assert len(batches) == 21
+    for encoded, labels in batches:
+        assert encoded["click_length"].numpy().tolist() == [din.LENGTH] * 3
+        assert encoded["num_candidates"].numpy().tolist() == [2] * 3
+        assert labels["ctr"].shape == (3, 2)
+    rows = [encoded["click_rows"].numpy() for encoded, _ in batches]
+    assert not np.array_equal(rows[0], rows[1])
+    np.testing.assert_array_equal(rows[0], rows[20])
