@@ -91,7 +91,7 @@ def test_loss_counts_valid_candidates_once():
 @pytest.mark.parametrize(
     ("name", "params", "message"),
     [
-        ("dnf", {}, "Did you mean 'dfn'"),
+        ("dfnn", {}, "Did you mean 'dfn'"),
         ("dfn", {"num_head": 2}, "Did you mean 'num_heads'"),
         ("dfn", {"embedding_dim": 8, "attention_dim": 12}, "multiple of embedding_dim"),
         ("dfn", {"internal": ("click",), "external": ("dislike",)}, "not among the internal"),

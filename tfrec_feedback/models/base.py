@@ -138,18 +138,22 @@ class FeedbackModel(tfrs.Model):
             output = tf.squeeze(self._click_output(representation), -1)
         else:
             output = tf.reduce_sum(representation, -1)
-        if offset is not None:
-            output += offset
-        if self.main_task == "dislike":
-            return {"ctr": -output, "dislike": output}
-        logits = {"ctr": output}
+        logits = self.signed_logits(output if offset is None else output + offset)
         if self._dislike_output is not None:
             if offset is not None:
                 representation = tf.concat([representation, offset[..., tf.newaxis]], axis=-1)
             logits["dislike"] = tf.squeeze(self._dislike_output(representation), -1)
-        elif "dislike" in self._tasks:
-            logits["dislike"] = -output
         return logits
+
+    def signed_logits(self, output: tf.Tensor) -> Tensors:
+        """Returns the logits of both tasks that one output gives: one is minus the other.
+
+        Args:
+            output: of the main task, `[R, N]`.
+        """
+        if self.main_task == "dislike":
+            return {"ctr": -output, "dislike": output}
+        return {"ctr": output} | ({"dislike": -output} if "dislike" in self._tasks else {})
 
     def long_term(
         self, short_term: Tensors, context: tf.Tensor, with_access: bool

@@ -149,10 +149,12 @@ class DMT(Baseline):
             representation: float tensor `[R, N, towers, D]`.
             offset: what is added to the logit of every tower, `[R, N]`.
         """
-        logits = super().task_logits(representation[:, :, 0], offset)
+        more = 0.0 if offset is None else offset
+        output = tf.squeeze(self._click_output(representation[:, :, 0]), -1)
+        logits = self.signed_logits(output + more)
         if self._dislike_output is not None:
-            dislike = tf.squeeze(self._dislike_output(representation[:, :, 1]), -1)
-            logits["dislike"] = dislike if offset is None else dislike + offset
+            output = tf.squeeze(self._dislike_output(representation[:, :, 1]), -1)
+            logits["dislike"] = output + more
         return logits
 
     def auxiliary_loss(self, auxiliary: Any, labels: Tensors, share: tf.Tensor) -> tf.Tensor:
