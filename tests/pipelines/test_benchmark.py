@@ -98,7 +98,7 @@ def test_the_importance_of_inputs_is_measured_on_a_finished_model(compared, tiny
         (["--models", "dfn", "--set", "model.embeding_dim=4"], "Did you mean 'embedding_dim'"),
         (["--models", "dfn", "--sweep", "dislike_weight=1"], "expected section.key=value"),
         (["--models", "dfn", "--sweep", "train.epochs=1", "--drop-feedback"], "exclude each other"),
-        (["--importance", "dfn"], "No run in"),
+        (["--importance", "dfn"], "No finished 'dfn'"),
         (["--models", "dfn", "--config", "none.toml"], "No configuration at none.toml"),
     ],
 )
