@@ -25,10 +25,8 @@ PEER = {(16, 1024): 21_000, (16, 64): 12_500, (64, 1024): 8_600, (64, 64): 5_100
 FORMS: dict[str, dict[str, Any]] = {
     "36": {},
     "80-40": {"attention_units": (80, 40), "deep_units": (256, 128, 64)},
-    "36, ReLU": {"attention_activation": "relu"},
 }
-"""Models that are timed, by the widths of their attention: the default, that of a common preset,
-and the default without Dice."""
+"""Models that are timed, by the widths of their attention: the default, and a common preset."""
 PHASES = ("input", "forward", "backward", "optimiser")
 
 
@@ -36,7 +34,7 @@ def run(
     embedding_dims: Sequence[int] = (16, 64),
     batch_sizes: Sequence[int] = (64, 1024),
     candidates: Sequence[int] = (1, 10),
-    forms: Sequence[str] = ("36", "80-40"),
+    forms: Sequence[str] = tuple(FORMS),
     samples: int = 12_000,
     rounds: int = 3,
 ) -> Report:
@@ -173,8 +171,7 @@ def _gradients(model: tf.keras.Model) -> Callable[..., Any]:
     def gradients(batch: Any) -> Any:
         with tf.GradientTape() as tape:
             loss = model.compute_loss(batch, training=True)
-        found = tape.gradient(loss, model.trainable_variables)
-        return tf.nest.map_structure(lambda x: x, found)
+        return tape.gradient(loss, model.trainable_variables)
 
     return gradients
 

@@ -30,7 +30,7 @@ class FM(Baseline):
 
     Args:
         schema: what a request holds.
-        **options: see `Baseline`.
+        **options: see `Baseline`; `output_bias` does nothing, w0 is the bias.
 
     Reference: Rendle, 2010, Factorization Machines, ICDM.
     """
