@@ -6,6 +6,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfrec_feedback.losses.elements import ElementLoss, Elements, element_weights
+
 UNCLICK, CLICK, DISLIKE = 0, 1, 2
 """Feedback types as the loss reads them."""
 
@@ -25,7 +27,7 @@ def feedback_type(clicks: tf.Tensor, dislikes: tf.Tensor) -> tf.Tensor:
 
 
 @tf.keras.utils.register_keras_serializable(package="tfrec_feedback")
-class FeedbackCrossEntropy(tf.keras.losses.Loss):
+class FeedbackCrossEntropy(ElementLoss):
     """Weighted cross entropy of click, unclick and dislike, from logits.
 
         L = -(1/B) [ l_c sum_click log p + l_u sum_unclick log(1 - p) + l_d sum_dislike log(1 - p) ]
@@ -63,15 +65,27 @@ class FeedbackCrossEntropy(tf.keras.losses.Loss):
         self.unclick_weight = unclick_weight
         self.dislike_weight = dislike_weight
 
-    def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
-        """Returns the weighted cross entropy of every instance, in the shape of `y_true`."""
+    def elements(
+        self, y_true: tf.Tensor, y_pred: tf.Tensor, weights: tf.Tensor | None = None
+    ) -> Elements:
+        """Returns losses, weights, positives and confidence, in the shape of `y_pred`.
+
+        The weights of the feedbacks are part of the losses: they are no share of a mean.
+        """
         types = tf.cast(y_true, tf.int32)
-        weights = tf.gather(
+        kind_weights = tf.gather(
             tf.constant([self.unclick_weight, self.click_weight, self.dislike_weight]), types
         )
-        clicked = tf.cast(tf.equal(types, CLICK), y_pred.dtype)
-        losses = tf.nn.sigmoid_cross_entropy_with_logits(labels=clicked, logits=y_pred)
-        return losses * tf.cast(weights, losses.dtype)
+        clicks = tf.equal(types, CLICK)
+        entropy = tf.nn.sigmoid_cross_entropy_with_logits(
+            labels=tf.cast(clicks, y_pred.dtype), logits=y_pred
+        )
+        losses = entropy * tf.cast(kind_weights, entropy.dtype)
+        return Elements(losses, element_weights(weights, entropy), clicks, -entropy)
+
+    def divisor(self, weights: tf.Tensor) -> tf.Tensor:
+        """Returns the number of instances, whatever they weigh."""
+        return tf.cast(tf.size(weights), weights.dtype)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor arguments."""

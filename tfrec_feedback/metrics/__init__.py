@@ -11,11 +11,14 @@ from tfrec_feedback.metrics.intervals import (
     grouped_auc_difference,
     grouped_auc_interval,
 )
+from tfrec_feedback.metrics.top_k import ndcg_at_k, ndcg_per_user, recall_at_k, recall_per_user
+from tfrec_feedback.metrics.user_means import PairedUserTest, mean_interval, paired_user_test
 
 __all__ = [
     "DeLongTest",
     "GroupedAUC",
     "Interval",
+    "PairedUserTest",
     "auc",
     "auc_interval",
     "delong_test",
@@ -25,5 +28,11 @@ __all__ = [
     "grouped_auc_interval",
     "grouped_auc_report",
     "log_loss",
+    "mean_interval",
+    "ndcg_at_k",
+    "ndcg_per_user",
+    "paired_user_test",
+    "recall_at_k",
+    "recall_per_user",
     "rela_impr",
 ]
