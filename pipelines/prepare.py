@@ -1,16 +1,17 @@
-"""Turns a feedback log into sharded TFRecords of requests: `python -m pipelines.prepare --help`."""
+"""Prepares data for training: `python -m pipelines.prepare --help`.
+
+A feedback log becomes sharded TFRecords of requests; interactions become Parquet files.
+"""
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -19,16 +20,26 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
-from rich.table import Table
 
 from pipelines.console import fail
+from pipelines.prepare_summary import summarise_interactions, summarise_requests
 from tfrec_feedback.data.history import FEEDBACKS, KINDS
-from tfrec_feedback.data.manifest import Manifest
+from tfrec_feedback.data.interactions import prepare_interactions
 from tfrec_feedback.data.prepare import check_output, prepare
-from tfrec_feedback.data.sources import SOURCES, load_source
+from tfrec_feedback.data.sources import (
+    INTERACTION_SOURCES,
+    SOURCES,
+    load_interaction_source,
+    load_source,
+)
 from tfrec_feedback.schema import Schema
 
-_SIMULATION = ("num_users", "num_items", "num_days")
+_ALWAYS = ("source", "output", "overwrite")
+_OF_INTERACTIONS = {
+    "adt-ratings": ("input", "clean_rating", "strict"),
+    "simulated-interactions": ("num_users", "num_items", "seed"),
+}
+"""The options that sources of interactions take, beside `_ALWAYS`."""
 
 
 class _Stages:
@@ -49,10 +60,17 @@ class _Stages:
 
 
 def main(  # noqa: PLR0913 - one parameter an option
-    source: Annotated[str, typer.Option(help=f"Kind of log: {', '.join(SOURCES)}.")],
+    ctx: typer.Context,
+    source: Annotated[
+        str,
+        typer.Option(
+            help=f"Kind of log: {', '.join(SOURCES)}; or of interactions, for collaborative "
+            f"filtering: {', '.join(INTERACTION_SOURCES)}."
+        ),
+    ],
     output: Annotated[Path, typer.Option(help="Folder to write.")],
     input: Annotated[
-        Path | None, typer.Option(help="File or folder of the log (not for `simulated`).")
+        Path | None, typer.Option(help="File or folder of the data (not for simulated ones).")
     ] = None,
     history_length: Annotated[int, typer.Option(min=1, help="Events kept a history.")] = 30,
     samples: Annotated[
@@ -101,15 +119,37 @@ def main(  # noqa: PLR0913 - one parameter an option
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace data prepared earlier.")
     ] = False,
-    num_users: Annotated[int | None, typer.Option(help="Of a simulated log.")] = None,
-    num_items: Annotated[int | None, typer.Option(help="Of a simulated log.")] = None,
+    clean_rating: Annotated[
+        float | None,
+        typer.Option(
+            help="For `adt-ratings`: lowest value that is no false positive; default 3 for "
+            "ratings, 1 for flags."
+        ),
+    ] = None,
+    num_users: Annotated[int | None, typer.Option(help="Of simulated data.")] = None,
+    num_items: Annotated[int | None, typer.Option(help="Of simulated data.")] = None,
     num_days: Annotated[int | None, typer.Option(help="Of a simulated log.")] = None,
 ) -> None:
-    """Turns a feedback log into sharded TFRecords of requests, with schema and manifest."""
+    """Prepares a feedback log (TFRecords of requests) or interactions (Parquet) for training."""
     given = {"num_users": num_users, "num_items": num_items, "num_days": num_days}
     console = Console()
     try:
         check_output(output, overwrite)
+        if source in INTERACTION_SOURCES:
+            _check_options(ctx, source)
+            started = time.perf_counter()
+            found = load_interaction_source(
+                source,
+                input,
+                strict=strict,
+                clean_rating=clean_rating,
+                **_simulation(source, given, seed),
+            )
+            manifest = prepare_interactions(found, output, overwrite)
+            summarise_interactions(console, manifest, time.perf_counter() - started)
+            return
+        if clean_rating is not None:
+            raise ValueError(f"--clean-rating: only for `adt-ratings`, got `--source {source}`.")
         with _progress(console) as progress:
             stages = _Stages(progress)
             described = Schema.from_json(schema) if schema else None
@@ -143,7 +183,7 @@ def main(  # noqa: PLR0913 - one parameter an option
             )
     except (ValueError, OSError) as error:
         fail(error)
-    _summarise(console, manifest, stages.seconds)
+    summarise_requests(console, manifest, stages.seconds)
 
 
 def _progress(console: Console) -> Progress:
@@ -168,12 +208,29 @@ def _fractions(text: str) -> tuple[float, float, float]:
 
 def _simulation(source: str, given: dict[str, int | None], seed: int) -> dict[str, Any]:
     options = {name: value for name, value in given.items() if value is not None}
-    if source == "simulated":
+    if source.startswith("simulated"):
         return {**options, "seed": seed}
     if options:
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in options)
-        raise ValueError(f"{names}: only for `--source simulated`, got `--source {source}`.")
+        raise ValueError(
+            f"{_flags(options)}: only for `--source simulated`, got `--source {source}`."
+        )
     return {}
+
+
+def _check_options(ctx: typer.Context, source: str) -> None:
+    """Raises for options that only a log has a use for, or a source of another kind."""
+    usable = (*_ALWAYS, *_OF_INTERACTIONS[source])
+    sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
+    given = [name for name, found in sources.items() if found and found.name != "DEFAULT"]
+    wrong = [name for name in given if name not in usable]
+    if wrong:
+        raise ValueError(
+            f"{_flags(wrong)}: not for `--source {source}`, which takes {_flags(usable)}."
+        )
+
+
+def _flags(names: Iterable[str]) -> str:
+    return ", ".join(f"--{name.replace('_', '-')}" for name in names)
 
 
 def _multi_valued(schema: Schema | None) -> list[str] | None:
@@ -181,47 +238,6 @@ def _multi_valued(schema: Schema | None) -> list[str] | None:
     if schema is None:
         return None
     return [feature.name for feature in schema.features if feature.max_values > 1]
-
-
-def _summarise(console: Console, manifest: Manifest, seconds: dict[str, float]) -> None:
-    report = manifest.report
-    for reason, count in report.malformed.items():
-        console.print(f"[yellow]{count:,} rows dropped[/yellow]: {escape(reason)}")
-    for example in report.examples:
-        console.print(f"  {escape(example)}", soft_wrap=True)
-    table = Table(title=f"{manifest.source} in {manifest.directory}")
-    for heading in ("", *manifest.splits):
-        table.add_column(heading, justify="right" if heading else "left")
-    splits = manifest.splits.values()
-    table.add_row("requests", *(f"{split.requests:,}" for split in splits))
-    table.add_row("candidates", *(f"{split.candidates:,}" for split in splits))
-    for kind in ("click", "unclick", "like", "dislike"):
-        table.add_row(kind, *(f"{split.feedback[kind]:,}" for split in splits))
-    table.add_row("shards", *(f"{len(split.shards)}" for split in splits))
-    console.print(table)
-    requests = sum(split.requests for split in splits)
-    kept = sum(split.candidates for split in splits)
-    malformed = sum(report.malformed.values())
-    peak = _peak_megabytes()
-    console.print(
-        f"rows read {report.rows:,}, malformed {malformed:,}, duplicates dropped "
-        f"{report.duplicates:,}, kept {kept:,}\n"
-        f"histories {_rate(kept, seconds, 'histories')} rows/s, "
-        f"writing {_rate(requests, seconds, 'writing')} records/s, "
-        f"{sum(seconds.values()):.1f} s in all, peak memory {peak:,.0f} MB",
-        soft_wrap=True,
-    )
-
-
-def _rate(count: int, seconds: dict[str, float], stage: str) -> str:
-    return f"{count / max(seconds[stage], 1e-6):,.0f}"
-
-
-def _peak_megabytes() -> float:
-    """Returns the peak resident memory of this process, and of its largest worker where larger."""
-    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    peak = max(resource.getrusage(w).ru_maxrss for w in who)
-    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
 
 if __name__ == "__main__":

@@ -147,6 +147,15 @@ class Schema:
         """Embedding tables by name, each with one of the features that use it."""
         return {feature.table: feature for feature in reversed(self.features)}
 
+    def table_offsets(self) -> dict[str, int]:
+        """Returns where each table begins when all tables are stacked in one, by table name."""
+        offsets: dict[str, int] = {}
+        total = 0
+        for name, feature in self.tables.items():
+            offsets[name] = total
+            total += feature.num_rows
+        return offsets
+
     @property
     def feedbacks(self) -> tuple[str, ...]:
         """Feedback flags the tasks are defined on, sorted: the records hold `label_<flag>`."""

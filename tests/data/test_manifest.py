@@ -83,3 +83,10 @@ def test_what_is_not_a_manifest_is_refused(folder, text):
     (folder / "manifest.json").write_text(text)
     with pytest.raises(ManifestError, match="Prepare the data again"):
         load_manifest(folder)
+
+
+def test_data_of_the_other_kind_is_refused_with_its_reader(folder):
+    manifest = load_manifest(folder)
+    manifest.require("requests")
+    with pytest.raises(ManifestError, match=r"holds requests .*and interactions are needed here"):
+        manifest.require("interactions")

@@ -88,6 +88,80 @@ def test_mistakes_end_in_one_clear_line(log, tmp_path, options, message):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.fixture
+def ratings(tmp_path):
+    folder = tmp_path / "ratings"
+    folder.mkdir()
+    files = {"train.rating": "1 1 5\n1 2 2\n2 1 4\n2 1 4\nx 1 1\n", "valid.rating": "2 3 5\n"}
+    for name, text in {**files, "test.negative": "1 4 5\n"}.items():
+        (folder / f"small.{name}").write_text(text.replace(" ", "\t"))
+    return folder
+
+
+def test_interactions_are_prepared_and_summed_up(ratings, tmp_path):
+    out = tmp_path / "out"
+    result = run("--source", "adt-ratings", "--input", ratings, "--output", out)
+    assert result.exit_code == 0, result.output
+    assert "rows read 7, malformed 1, duplicates dropped 1" in result.output
+    assert "small.train.rating, line 5, column 'user'" in result.output
+    table = [line.split("│")[1:-1] for line in result.output.splitlines() if "│" in line]
+    cells = {row[0].strip(): [int(cell) for cell in row[1:]] for row in table}
+    assert cells == {"train": [3, 2, 2, 1], "validation": [1, 1, 1, 0], "test": [1, 1, 1, 0]}
+    manifest = load_manifest(out)
+    assert (manifest.format, manifest.options) == ("interactions", {"clean_rating": 3.0})
+    again = ["--source", "adt-ratings", "--input", ratings, "--output", out, "--clean-rating", 5]
+    assert "already holds prepared data" in run(*again).output
+    assert run(*again, "--overwrite").exit_code == 0
+    assert load_manifest(out).split("train").feedback == {"click": 3, "false_positive": 2}
+
+
+def test_interactions_are_simulated(tmp_path):
+    arguments = ["--source", "simulated-interactions", "--num-users", 30, "--num-items", 100]
+    result = run(*arguments, "--seed", 4, "--output", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    manifest = load_manifest(tmp_path / "out")
+    assert manifest.split("train").users == 30
+    assert manifest.options["seed"] == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--source", "adt-ratings"], "needs `--input`"),
+        (["--source", "adt-ratings", "--input", "none"], "No such folder: none"),
+        (["--source", "adt-ratings", "--input", "LOG", "--strict"], "line 5, column 'user'"),
+        (
+            ["--source", "adt-ratings", "--input", "LOG", "--lag", "0", "--seed", "0"],
+            "--lag, --seed: not for `--source adt-ratings`, which takes --source, --output, "
+            "--overwrite, --input, --clean-rating, --strict.",
+        ),
+        (["--source", "adt-ratings", "--input", "LOG", "--num-items", "3"], "--num-items: not for"),
+        (["--source", "simulated-interactions", "--input", "LOG"], "--input: not for"),
+        (["--source", "simulated-interactions", "--strict"], "--strict: not for"),
+        (["--source", "simulated-interactions", "--num-days", "3"], "--num-days: not for"),
+        (["--source", "simulated-interactions", "--num-items", "7"], "a quarter of the items"),
+        (["--source", "simulated", "--clean-rating", "3"], "--clean-rating: only for"),
+        (["--source", "adt-rating"], "Did you mean 'adt-ratings'"),
+    ],
+)
+def test_mistakes_about_interactions_end_in_one_clear_line(ratings, tmp_path, options, message):
+    options = [ratings if option == "LOG" else option for option in options]
+    result = run(*options, "--output", tmp_path / "out")
+    assert result.exit_code == 1
+    assert message in result.output
+    assert "Traceback" not in result.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_published_ratings_are_prepared(tmp_path):
+    folder = real_data("ml-100k")
+    result = run("--source", "adt-ratings", "--input", folder, "--output", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert "rows read 115,114, malformed 0, duplicates dropped 0" in result.output
+    for count in ("79,619", "9,901", "1,707", "3,594", "20,293", "12,649"):
+        assert count in result.output
+
+
 def test_forked_workers_write_the_same_bytes_as_one_process(tmp_path):
     # In a process of its own: one that has TensorFlow loaded does not fork.
     outputs = {}

@@ -31,6 +31,7 @@ def request_dataset(  # noqa: PLR0913 - one keyword an option, all with defaults
     samples: bool = False,
     skip_batches: int = 0,
     paths: Sequence[Path] | None = None,
+    truth: bool = False,
 ) -> tf.data.Dataset:
     """Reads a split in batches of whole requests.
 
@@ -50,15 +51,21 @@ def request_dataset(  # noqa: PLR0913 - one keyword an option, all with defaults
             samples: the features are then the tensors of `schema.training_inputs()`.
         skip_batches: leaves out the first batches, before they are parsed: resumes an epoch.
         paths: reads these files instead of the split's shards.
+        truth: adds the label `false_positive`, see `parse_requests`; the manifest
+            `knows_false_positives`.
 
     Returns:
         Dataset of `(features, labels, sample_weight)`: the tensors of `schema.inputs()` (or
         encoded ones), `{task: [R, N]}` and `[R, N]`.
 
+    Raises:
+        ManifestError: when the folder holds interactions.
+
     Example:
         >>> manifest = load_manifest("data/kuairand")  # doctest: +SKIP
         >>> model.fit(request_dataset(manifest, "train", 256, shuffle_seed=0))  # doctest: +SKIP
     """
+    manifest.require("requests")
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1 request, got {batch_size}.")
     schema = manifest.schema() if encoder is None else encoder.schema
@@ -68,7 +75,7 @@ def request_dataset(  # noqa: PLR0913 - one keyword an option, all with defaults
     dataset = dataset.skip(skip_batches)
 
     def parse(serialized: tf.Tensor) -> Any:
-        features, labels, weights, identity = parse_requests(serialized, schema, samples)
+        features, labels, weights, identity = parse_requests(serialized, schema, samples, truth)
         features = encoder(features) if encoder is not None else features
         batch = (features, labels, weights)
         return (*batch, identity) if metadata else batch
@@ -79,6 +86,7 @@ def request_dataset(  # noqa: PLR0913 - one keyword an option, all with defaults
 
 def num_batches(manifest: Manifest, split: str, batch_size: int) -> int:
     """Returns how many batches `request_dataset` makes of a split."""
+    manifest.require("requests")
     sizes: dict[int, int] = {}
     for candidates, requests in manifest.split(split).candidates_histogram.items():
         sizes[_bucket(candidates)] = sizes.get(_bucket(candidates), 0) + requests
@@ -140,7 +148,9 @@ def check_shards(
 
     Raises:
         CorruptRecordError: names the file, the offset and the reason.
+        ManifestError: when the folder holds interactions.
     """
+    manifest.require("requests")
     schema, stats, paths = manifest.schema(), ReadStats(), []
     for path in manifest.shard_paths(split):
         before = len(stats.damage)

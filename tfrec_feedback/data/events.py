@@ -78,6 +78,13 @@ class Source:
             self.history_features = ("item_id", *others[:3])
 
     @property
+    def false_clicks(self) -> np.ndarray | None:
+        """Which rows are mistaken clicks, 0 or 1, where the truth says so in `false_click`."""
+        if self.truth is None or "false_click" not in self.truth:
+            return None
+        return self.truth["false_click"].to_numpy(np.int64)
+
+    @property
     def context_columns(self) -> tuple[str, ...]:
         """Columns of the user and of the moment, `user_id` first."""
         names = [c for c in self.events.columns if c.startswith(CONTEXT_PREFIXES)]

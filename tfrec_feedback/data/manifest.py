@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -17,6 +18,17 @@ from tfrec_feedback.schema import Schema, suggest
 MANIFEST_FILE = "manifest.json"
 SCHEMA_FILE = "schema.json"
 SPLITS = ("train", "validation", "test")
+INTERACTION_SPLITS = ("train", "validation", "validation_clean", "test", "test_noisy")
+"""Splits of interactions: `validation` and `test_noisy` hold false positives, as `train` does."""
+
+FALSE_POSITIVE = "false_positive"
+"""Clicks that are known to be mistakes: a count of the manifest, a label beside the tasks'."""
+
+Format = Literal["requests", "interactions"]
+_READERS = {
+    "requests": "tfrec_feedback.data.dataset.request_dataset",
+    "interactions": "tfrec_feedback.data.interaction_dataset.load_interactions",
+}
 
 OptionValue = int | float | str | bool | None | list[float] | list[str]
 
@@ -30,11 +42,11 @@ class _Model(BaseModel):
 
 
 class Shard(_Model):
-    """One TFRecord file.
+    """One TFRecord file of requests, or one Parquet file of interactions.
 
     Attributes:
         file: path relative to the folder, with forward slashes.
-        records: requests in the file.
+        records: requests, or interactions, in the file.
         bytes: size of the file.
     """
 
@@ -51,10 +63,14 @@ class Split(_Model):
         requests: number of requests.
         candidates: number of candidates (exposures) over all requests.
         feedback: exposures by kind: `click`, `like`, `dislike` count flags (an exposure may have
-            several); `unclick` counts exposures without any.
+            several); `unclick` counts exposures without any. Of interactions: `click`, all of
+            them. `false_positive`, clicks that are known to be false, is there where the data
+            say which: in interactions, and in simulated logs.
         first_timestamp: time of the earliest request, milliseconds since 1970.
         last_timestamp: time of the latest request.
         candidates_histogram: requests by their number of candidates.
+        users: distinct users; counted for interactions alone.
+        items: distinct items; counted for interactions alone.
     """
 
     shards: list[Shard]
@@ -64,6 +80,8 @@ class Split(_Model):
     first_timestamp: int | None = None
     last_timestamp: int | None = None
     candidates_histogram: dict[int, int]
+    users: int | None = None
+    items: int | None = None
 
 
 class Report(_Model):
@@ -87,14 +105,18 @@ class Manifest(_Model):
 
     Attributes:
         directory: where the folder is; set when it is loaded or written, not stored.
+        format: what the shards hold: `"requests"` (TFRecord), or `"interactions"` (Parquet) for
+            collaborative filtering. An interaction counts as a request of one candidate.
         source: name of the log adapter.
         fingerprint: sha256 of the source's contents and of the options that shape the output.
         options: those options (`history_length`, `lag_seconds`, `seed`, ...).
         report: what reading the log found.
-        splits: `train`, `validation`, `test`.
+        splits: `train`, `validation`, `test`; of interactions, those there are of
+            `INTERACTION_SPLITS`.
     """
 
     directory: Path = Field(default=Path(), exclude=True)
+    format: Format = "requests"
     source: str
     fingerprint: str
     options: dict[str, OptionValue]
@@ -104,6 +126,19 @@ class Manifest(_Model):
     def schema(self) -> Schema:  # type: ignore[override]
         """Reads the folder's `schema.json`; its vocabularies are looked up in the folder."""
         return Schema.from_json(self.directory / SCHEMA_FILE)
+
+    @property
+    def knows_false_positives(self) -> bool:
+        """Whether the data say which clicks were mistakes."""
+        return FALSE_POSITIVE in self.split("train").feedback
+
+    def require(self, format: Format) -> None:
+        """Raises `ManifestError` when the folder holds the other kind of data."""
+        if self.format != format:
+            raise ManifestError(
+                f"{self.directory} holds {self.format} (source {self.source!r}), and {format} are "
+                f"needed here. {self.format.capitalize()} are read by {_READERS[self.format]}."
+            )
 
     def split(self, name: str) -> Split:
         """Returns split `name`, or raises `ManifestError` naming the ones there are."""

@@ -6,10 +6,12 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfrec_feedback.data.manifest import FALSE_POSITIVE
 from tfrec_feedback.data.records import (
     REQUEST_ID,
     SAMPLE_WEIGHT,
     TIMESTAMP,
+    TRUTH,
     USER_KEY,
     label_key,
 )
@@ -49,7 +51,7 @@ def parse_features(serialized: tf.Tensor, schema: Schema) -> Tensors:
 
 
 def parse_requests(
-    serialized: tf.Tensor, schema: Schema, samples: bool = False
+    serialized: tf.Tensor, schema: Schema, samples: bool = False, truth: bool = False
 ) -> tuple[Tensors, Tensors, Any, Tensors]:
     """Parses inputs, labels, weights and what identifies the requests.
 
@@ -57,6 +59,8 @@ def parse_requests(
         serialized: string tensor `[R]` of request records.
         schema: what they hold.
         samples: parses the tensors of `schema.training_inputs()` rather than `schema.inputs()`.
+        truth: adds which clicks were mistakes to the labels, as `false_positive` of the same
+            shape: for analysis, where the records of a simulated log hold it.
 
     Returns:
         `(features, labels, sample_weight, metadata)`: labels are `{task: float32 [R, N]}` by the
@@ -69,16 +73,31 @@ def parse_requests(
     specs[SAMPLE_WEIGHT] = sequence([], tf.float32, allow_missing=True)
     for flag in schema.feedbacks:
         specs[label_key(flag)] = sequence([], tf.int64, allow_missing=True)
+    if truth:
+        specs[TRUTH] = sequence([], tf.int64, allow_missing=True)
     for name, dtype in METADATA.items():
         specs[name] = tf.io.FixedLenFeature([], dtype)
     parsed = tf.io.parse_example(serialized, specs)
     features = {name: parsed[name] for name in inputs}
     flags = {flag: parsed[label_key(flag)] > 0 for flag in schema.feedbacks}
+    metadata = {name: parsed[name] for name in METADATA}
+    labels = task_labels(schema, flags)
+    if truth:
+        labels[FALSE_POSITIVE] = tf.cast(parsed[TRUTH], tf.float32)
+    return features, labels, parsed[SAMPLE_WEIGHT], metadata
+
+
+def task_labels(schema: Schema, flags: Tensors) -> Tensors:
+    """Returns the labels of all tasks, `{task: float32 [R, N]}`, by the tasks' definitions.
+
+    Args:
+        schema: its tasks say which flags make a label.
+        flags: bool `[R, N]`, by feedback: at least `schema.feedbacks`.
+    """
     labels = {}
     for task in schema.tasks:
         positive = tf.reduce_any(tf.stack([flags[f] for f in task.positive]), axis=0)
         for flag in task.negative:
             positive &= ~flags[flag]
         labels[task.name] = tf.cast(positive, tf.float32)
-    metadata = {name: parsed[name] for name in METADATA}
-    return features, labels, parsed[SAMPLE_WEIGHT], metadata
+    return labels

@@ -23,6 +23,7 @@ from tfrec_feedback.data.history import (
     lag_milliseconds,
 )
 from tfrec_feedback.data.manifest import (
+    FALSE_POSITIVE,
     MANIFEST_FILE,
     SCHEMA_FILE,
     SPLITS,
@@ -134,7 +135,7 @@ def prepare(  # noqa: PLR0913 - one keyword an option, all with defaults
     sessions = schema_sessions(schema, sequences, events["timestamp"].to_numpy(), gap_ms)
     report("histories", len(events), len(events))
     report("encoding", 0, len(events))
-    encoder = RecordEncoder(schema, events, table, sequences, sessions)
+    encoder = RecordEncoder(schema, events, table, sequences, sessions, source.false_clicks)
     report("encoding", len(events), len(events))
 
     output.mkdir(parents=True, exist_ok=True)
@@ -163,7 +164,7 @@ def prepare(  # noqa: PLR0913 - one keyword an option, all with defaults
     splits = {}
     for name in SPLITS:
         of_split = [s for task, s in zip(tasks, written, strict=True) if task.split == name]
-        splits[name] = _split(events, table, name, of_split)
+        splits[name] = _split(source, table, name, of_split)
     manifest = Manifest(
         directory=output,
         source=source.name,
@@ -210,17 +211,20 @@ def _sequences(
     return sequences
 
 
-def _split(events: pd.DataFrame, table: RequestTable, name: str, shards: list[Shard]) -> Split:
-    requests, rows = table.requests_of(name), table.rows_of(name)
+def _split(source: Source, table: RequestTable, name: str, shards: list[Shard]) -> Split:
+    events, requests, rows = source.events, table.requests_of(name), table.rows_of(name)
     kinds = feedback_kinds(events)
     feedback = {flag: int(events[flag].to_numpy()[rows].sum()) for flag in FLAGS}
+    feedback["unclick"] = int(kinds["unclick"][rows].sum())
+    if source.false_clicks is not None:
+        feedback[FALSE_POSITIVE] = int(source.false_clicks[rows].sum())
     sizes = np.bincount(table.num_candidates[requests])
     times = table.timestamp[requests]
     return Split(
         shards=shards,
         requests=len(requests),
         candidates=len(rows),
-        feedback={**feedback, "unclick": int(kinds["unclick"][rows].sum())},
+        feedback=feedback,
         first_timestamp=int(times[0]) if len(times) else None,
         last_timestamp=int(times[-1]) if len(times) else None,
         candidates_histogram={n: c for n, c in enumerate(sizes.tolist()) if c},

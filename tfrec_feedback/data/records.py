@@ -10,6 +10,7 @@ text) and has its true count in `<name>_count`. Besides:
 | `num_candidates`, `<history>_length` | int64 [1] | N, n |
 | `label_<flag>` | int64 [N] | every feedback flag of the schema's tasks |
 | `sample_weight` | float [N] | 1 / sampling rate |
+| `truth_false_click` | int64 [N] | clicked without being satisfied; simulated logs, for analysis |
 | `request_id`, `user_key` | bytes [1] | who asked, as text |
 | `timestamp` | int64 [1] | milliseconds since 1970 |
 | `<history>_timestamp` | int64 [n] | times of the history's events; for audits, not an input |
@@ -46,6 +47,7 @@ from tfrec_feedback.data.sessions import Sessions
 from tfrec_feedback.schema import Feature, Schema
 
 SAMPLE_WEIGHT = "sample_weight"
+TRUTH = "truth_false_click"
 REQUEST_ID = "request_id"
 USER_KEY = "user_key"
 TIMESTAMP = "timestamp"
@@ -137,6 +139,7 @@ class RecordEncoder:
         table: its requests.
         sequences: events of every history and sample sequence of the schema, by name.
         sessions: sessions of every history that has them in the schema, by name.
+        false_clicks: 1 for every row of a simulated log that is a mistaken click.
 
     Raises:
         EventLogError: when a column does not fit its feature, or a feature is called like one of
@@ -150,6 +153,7 @@ class RecordEncoder:
         table: RequestTable,
         sequences: Mapping[str, EventSlices],
         sessions: Mapping[str, Sessions] | None = None,
+        false_clicks: np.ndarray | None = None,
     ):
         self._fields: dict[str, _Slices | _Gathered] = {}
         # What audits read stands first, so that they need not parse the rest of a record.
@@ -164,6 +168,9 @@ class RecordEncoder:
             for name, column in features[feature.name].columns(feature.name):
                 self._add(name, column, codes, codes + 1)
         self._add_candidates(schema, events, table, features)
+        if false_clicks is not None:
+            values = encode_column(false_clicks[table.rows], "int64")
+            self._add(TRUTH, values, table.offsets[:-1], table.offsets[1:])
         for sequence in (*schema.histories, *schema.samples):
             slices = sequences[sequence.name]
             for name in sequence.features:

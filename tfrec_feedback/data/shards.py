@@ -15,7 +15,13 @@ import pandas as pd
 
 from tfrec_feedback.data.events import EventLogError
 from tfrec_feedback.data.grouping import RequestTable
-from tfrec_feedback.data.manifest import MANIFEST_FILE, SCHEMA_FILE, SPLITS, Shard
+from tfrec_feedback.data.manifest import (
+    INTERACTION_SPLITS,
+    MANIFEST_FILE,
+    SCHEMA_FILE,
+    SPLITS,
+    Shard,
+)
 from tfrec_feedback.data.records import RecordEncoder
 from tfrec_feedback.data.tfrecord import write_records
 from tfrec_feedback.data.vocabulary import VOCABULARIES
@@ -135,6 +141,7 @@ def clean_folder(directory: Path) -> None:
     """Removes what an earlier preparation wrote, the manifest first; other files are left alone."""
     (directory / MANIFEST_FILE).unlink(missing_ok=True)
     patterns = [SCHEMA_FILE, TRUTH_FILE, f"{VOCABULARIES}/*.txt", ".*.tmp"]
+    patterns += [f"{split}.parquet" for split in INTERACTION_SPLITS]
     for split in SPLITS:
         patterns += [f"{split}/part-*.tfrecord", f"{split}/.part-*.tmp"]
     for pattern in patterns:

@@ -24,12 +24,7 @@ Tensors = dict[str, tf.Tensor]
 
 def table_offsets(schema: Schema) -> dict[str, int]:
     """Returns where each table begins when all tables are stacked in one, by table name."""
-    offsets: dict[str, int] = {}
-    total = 0
-    for name, feature in schema.tables.items():
-        offsets[name] = total
-        total += feature.num_rows
-    return offsets
+    return schema.table_offsets()
 
 
 @tf.keras.utils.register_keras_serializable(package="tfrec_feedback")

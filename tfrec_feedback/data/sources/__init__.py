@@ -1,4 +1,4 @@
-"""Adapters that turn a raw log into a canonical `Source`."""
+"""Adapters that turn a raw log into a canonical `Source`, or into `Interactions`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import pandas as pd
 
 from tfrec_feedback.data.columns import feature_columns
 from tfrec_feedback.data.events import FILE, LINE, EventLogError, Source, clean_events
+from tfrec_feedback.data.interactions import Interactions
 from tfrec_feedback.data.manifest import Report
-from tfrec_feedback.data.sources import files, kuairand
+from tfrec_feedback.data.sources import adt_ratings, files, kuairand
 from tfrec_feedback.schema import Identity, suggest
 
 _READERS = {
@@ -21,6 +22,8 @@ _READERS = {
 }
 SOURCES = (*_READERS, "simulated", "events")
 """Names that `load_source` knows."""
+INTERACTION_SOURCES = ("adt-ratings", "simulated-interactions")
+"""Names that `load_interaction_source` knows."""
 
 
 def load_source(
@@ -43,10 +46,7 @@ def load_source(
     Raises:
         EventLogError: for an unknown name, a missing path, and what the readers find.
     """
-    if name not in SOURCES:
-        raise EventLogError(
-            f"Unknown source {name!r}; expected one of {list(SOURCES)}.{suggest(name, SOURCES)}"
-        )
+    _check_name(name, SOURCES, INTERACTION_SOURCES, "interactions: `load_interaction_source`")
     if name == "simulated":
         return read_simulated(**simulation)
     if path is None:
@@ -54,6 +54,46 @@ def load_source(
     if name == "events":
         return files.read_events(path, strict=strict, multi_valued=multi_valued)
     return _READERS[name](path, strict=strict)
+
+
+def load_interaction_source(
+    name: str,
+    path: str | Path | None = None,
+    *,
+    strict: bool = False,
+    clean_rating: float | None = None,
+    **simulation: Any,
+) -> Interactions:
+    """Reads or simulates interactions, for collaborative filtering.
+
+    Args:
+        name: one of `INTERACTION_SOURCES`.
+        path: the folder of the data set; not for `simulated-interactions`.
+        strict: stop at a malformed row instead of dropping it.
+        clean_rating: lowest value of an interaction that is no false positive, see
+            `tfrec_feedback.data.sources.adt_ratings.read_ratings`.
+        **simulation: arguments of
+            `tfrec_feedback.data.sources.simulated_interactions.simulate_interactions`.
+
+    Raises:
+        EventLogError: for an unknown name, a missing path, and what the readers find.
+    """
+    _check_name(name, INTERACTION_SOURCES, SOURCES, "a log of requests: `load_source`")
+    if name == "simulated-interactions":
+        from tfrec_feedback.data.sources.simulated_interactions import simulate_interactions
+
+        return simulate_interactions(**simulation)
+    if path is None:
+        raise EventLogError(f"Source {name!r} needs `--input`, the folder of the data set.")
+    return adt_ratings.read_ratings(path, clean_rating=clean_rating, strict=strict)
+
+
+def _check_name(name: str, known: tuple[str, ...], others: tuple[str, ...], kind: str) -> None:
+    if name in others:
+        raise EventLogError(f"Source {name!r} is read as {kind}.")
+    if name not in known:
+        near = suggest(name, (*known, *others))
+        raise EventLogError(f"Unknown source {name!r}; expected one of {list(known)}.{near}")
 
 
 def read_simulated(**simulation: Any) -> Source:
