@@ -36,6 +36,7 @@ DEV = [
     "mypy>=1.13",
     "pandas-stubs>=2.2",
     "pytest>=8.3",
+    "pytest-xdist>=3.6",
     "ruff>=0.8",
 ]
 

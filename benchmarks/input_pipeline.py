@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from benchmarks.logs import KUAIRAND, in_own_process, kuairand_folder, prepare_log
+from benchmarks.logs import KUAIRAND, in_own_process, log_folder, prepare_log
 from benchmarks.measure import Report
 from tfrec_feedback.data.dataset import request_dataset
 from tfrec_feedback.data.manifest import load_manifest
@@ -38,7 +38,7 @@ def run(
     """
     sizes = _SIMULATION if simulation is None else simulation
     logs: list[tuple[str, Path | None, dict[str, int]]] = [("simulated", None, sizes)]
-    folder = kuairand_folder() if real else None
+    folder = log_folder(KUAIRAND) if real else None
     if folder is not None:
         logs.append((KUAIRAND, folder, {}))
     report = Report(

@@ -16,12 +16,12 @@ KUAIRAND = "kuairand-pure"
 _REPOSITORY = Path(__file__).resolve().parent.parent
 
 
-def kuairand_folder() -> Path | None:
-    """Returns the folder of the KuaiRand-Pure log, if this machine has it.
+def log_folder(name: str) -> Path | None:
+    """Returns the folder of a real log, if this machine has it.
 
     Looked for in `$FEEDBACK_DATA`, which `../shared/data` beside the repository stands for.
     """
-    folder = _REPOSITORY / os.environ.get("FEEDBACK_DATA", "../shared/data") / KUAIRAND
+    folder = _REPOSITORY / os.environ.get("FEEDBACK_DATA", "../shared/data") / name
     return folder if folder.is_dir() else None
 
 

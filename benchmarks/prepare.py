@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.logs import KUAIRAND, in_own_process, kuairand_folder, prepare_log
+from benchmarks.logs import KUAIRAND, in_own_process, log_folder, prepare_log
 from benchmarks.measure import Report, peak_megabytes
 
 _LARGE = {"num_users": 6_000, "num_items": 5_000, "num_days": 28}  # About 1,050,000 exposures.
@@ -29,7 +29,7 @@ def run(
     logs: list[tuple[str, Path | None, dict[str, int]]] = [
         ("simulated", None, _LARGE if simulation is None else simulation)
     ]
-    folder = kuairand_folder() if real else None
+    folder = log_folder(KUAIRAND) if real else None
     if folder is not None:
         logs.append((KUAIRAND, folder, {}))
     report = Report(

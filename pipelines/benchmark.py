@@ -183,8 +183,8 @@ def _notes(study: Study, manifest: Manifest, rows: Sequence[Row]) -> list[str]:
     split = manifest.split("test")
     tuning = (
         f"Every model was tuned with {_counted(study.budget, 'trial')}, the first with the shared "
-        f"settings, judged by {config.train.monitor} on validation: learning rate, weight decay, "
-        "and dropout where the model has it."
+        f"settings, judged by {config.train.impression_monitor} on validation: learning rate, "
+        "weight decay, and dropout where the model has it."
     )
     if not rows[0].tune:
         tuning = "Rows take the settings their model was tuned to earlier, or else the shared ones."

@@ -94,6 +94,44 @@ def comparison_table(report: dict[str, Any], title: str) -> Table:
     return table
 
 
+def ranking_table(report: dict[str, Any], title: str) -> Table:
+    """Lays out `tfrec_feedback.full_ranking.ranking_report`: a row a metric.
+
+    Args:
+        report: the report.
+        title: heading of the table.
+    """
+    table = Table(title=title)
+    table.add_column("metric", no_wrap=True)
+    table.add_column("all", justify="right", no_wrap=True)
+    table.add_column(f"{report['confidence']:.0%} interval", justify="center", no_wrap=True)
+    groups = report["groups"]
+    for group in groups:
+        table.add_column(f"≤ {group['largest_activity']:,}", justify="right", no_wrap=True)
+    for name, values in report["metrics"].items():
+        metric, k = name.split("_")
+        label = f"{'NDCG' if metric == 'ndcg' else 'Recall'}@{k}"
+        means = [_number(group[name]) for group in groups]
+        table.add_row(label, _number(values["value"]), _range(values), *means)
+    sizes = " + ".join(f"{group['users']:,}" for group in groups)
+    table.caption = (
+        f"{report['users']:,} users with items to find; {sizes} of them by their number of train "
+        "interactions, in groups of equally many interactions."
+    )
+    return table
+
+
+def ranking_comparison_table(metrics: dict[str, Any], title: str) -> Table:
+    """Lays out `tfrec_feedback.full_ranking.compare_rankings`: a row a metric."""
+    table = Table(title=title)
+    table.add_column("metric")
+    for heading in ("difference", "95% interval", "p (users, paired)"):
+        table.add_column(heading, justify="right")
+    for name, values in metrics.items():
+        table.add_row(name, _signed(values["value"]), _range(values), _number(values["p_value"]))
+    return table
+
+
 def slices_table(report: dict[str, Any]) -> Table:
     """Lays out AUC by kind of request."""
     table = Table(title="AUC by kind of request")

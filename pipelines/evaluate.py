@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,8 @@ from pipelines.console import (
     comparison_table,
     metrics_table,
     progress_bar,
+    ranking_comparison_table,
+    ranking_table,
     reported_errors,
     slices_table,
 )
@@ -25,7 +28,9 @@ if TYPE_CHECKING:
 
 def main(
     run: Annotated[Path, typer.Option(help="Run folder of pipelines.train.")],
-    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    split: Annotated[
+        str, typer.Option(help="train, validation or test; more where the data have more.")
+    ] = "test",
     data: Annotated[
         Path | None, typer.Option(help="Prepared data; default: the run's own.")
     ] = None,
@@ -35,10 +40,24 @@ def main(
     skip_corrupt: Annotated[
         bool, typer.Option("--skip-corrupt", help="Skip and count damaged records.")
     ] = False,
+    cutoffs: Annotated[
+        str, typer.Option(help="K of Recall@K and NDCG@K, on interactions.")
+    ] = "5,20,50",
 ) -> None:
-    """Prints a table of metrics with intervals, and writes it to RUN/evaluation.json."""
+    """Prints a table of metrics with intervals, and writes it to RUN/evaluation.json.
+
+    Runs on interactions are judged by ranking the whole catalogue for every user.
+    """
     with reported_errors():
         console = Console()
+        if run_data(run, data).format == "interactions":
+            found = rank_with_progress(run, split, console, data, against, _integers(cutoffs))
+            console.print(ranking_table(found, f"{run}, {split}"))
+            if against is not None:
+                title = f"{run} less {against}, {split}"
+                console.print(ranking_comparison_table(found["against"]["metrics"], title))
+            console.print(f"Written to {run / 'evaluation.json'}", soft_wrap=True)
+            return
         report = evaluate_with_progress(run, split, console, data, skip_corrupt, against)
         console.print(metrics_table(report, f"{run}, {split}"))
         console.print(slices_table(report))
@@ -46,6 +65,79 @@ def main(
             title = f"{run} less {against}, {split}"
             console.print(comparison_table(report["against"]["tasks"], title))
         console.print(f"Written to {run / 'evaluation.json'}", soft_wrap=True)
+
+
+def run_data(run: Path, data: Path | None = None) -> Manifest:
+    """Returns the prepared data of a run, or those in `data`."""
+    from tfrec_feedback.runs import describe_run
+
+    return load_manifest(data or describe_run(run)["config"]["data"]["directory"])
+
+
+def _integers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ValueError(f"--cutoffs: expected numbers such as 5,20, got {text!r}.") from error
+
+
+def rank_with_progress(
+    run: Path,
+    split: str,
+    console: Console,
+    data: Path | None = None,
+    against: Path | None = None,
+    cutoffs: Sequence[int] = (5, 20, 50),
+) -> dict[str, Any]:
+    """Ranks the catalogue for every user of a split, and writes `evaluation.json` into the run.
+
+    Args:
+        run: the run's folder.
+        split: name of the split.
+        console: where to print.
+        data: prepared interactions, if not the run's own.
+        against: another run, ranked on the same data.
+        cutoffs: K of the metrics.
+
+    Returns:
+        The report of `tfrec_feedback.full_ranking.ranking_report`; with `against` the differences
+        of `compare_rankings` beside it.
+    """
+    from tfrec_feedback.data.interaction_dataset import load_interactions
+    from tfrec_feedback.full_ranking import compare_rankings, rank_catalogue, ranking_report
+    from tfrec_feedback.runs import load_run
+
+    manifest = run_data(run, data)
+    table = load_interactions(manifest)
+
+    def ranked(of: Path) -> Any:
+        model, description = load_run(of)
+        if manifest.fingerprint != description["data_fingerprint"]:
+            message = f"These are not the data the run was trained on: {of}"
+            console.print(f"[yellow]{message}[/yellow]", soft_wrap=True)
+        with progress_bar(console) as progress:
+            total = len(set(table.split(split).users.tolist()))
+            task = progress.add_task("ranking", total=total, status="")
+            return rank_catalogue(
+                model,
+                table,
+                split,
+                max(cutoffs),
+                on_batch=lambda n: progress.update(task, advance=n),
+            )
+
+    found = ranked(run)
+    with console.status("computing intervals ..."):
+        report = {
+            "split": split,
+            "data": manifest.source,
+            **ranking_report(found, table.activity, cutoffs),
+        }
+    if against is not None:
+        differences = compare_rankings(found, ranked(against), cutoffs)
+        report["against"] = {"run": str(against), "metrics": differences}
+    (run / "evaluation.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return report
 
 
 def evaluate_with_progress(

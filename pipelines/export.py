@@ -17,12 +17,22 @@ def main(
     version: Annotated[
         int | None, typer.Option(help="Version number; default: seconds since 1970.")
     ] = None,
+    top_k: Annotated[
+        int, typer.Option(min=1, help="Items that a recommender's top_k signature names.")
+    ] = 100,
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate",
+            help="Turn scores of a model trained with loss.name=rce into click rates.",
+        ),
+    ] = False,
 ) -> None:
     """Writes a run's model as a SavedModel version: all at once, or not at all."""
     with reported_errors():
         from tfrec_feedback.export import export_run
 
-        published = export_run(run, output, version)
+        published = export_run(run, output, version, top_k, calibrate)
         Console().print(f"Published {published}", soft_wrap=True)
 
 

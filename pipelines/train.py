@@ -17,6 +17,7 @@ from tfrec_feedback.config import Config, DataConfig, load_config
 from tfrec_feedback.data.manifest import MANIFEST_FILE, Manifest, load_manifest
 
 if TYPE_CHECKING:
+    from tfrec_feedback.denoising.analysis import GroupCounts
     from tfrec_feedback.training import TrainingResult
 
 SIMULATED = Path(__file__).parent / "configs" / "simulated.toml"
@@ -89,24 +90,25 @@ def train_with_progress(
     """
     import tensorflow as tf
 
-    from tfrec_feedback.data.dataset import num_batches
     from tfrec_feedback.training import train
 
-    total = num_batches(manifest, "train", config.data.batch_size)
     with progress_bar(console) as progress:
 
         class Display(tf.keras.callbacks.Callback):
             """One bar an epoch, one line of metrics when it is validated."""
 
+            def on_plan(self, num_batches: int) -> None:
+                self._total = num_batches
+
             def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-                self._task = progress.add_task(f"epoch {epoch + 1}", total=total, status="")
+                self._task = progress.add_task(f"epoch {epoch + 1}", total=self._total, status="")
 
             def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
                 loss = (logs or {})["total_loss"]
                 progress.update(self._task, advance=1, status=f"loss {loss:.4f}")
 
             def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-                progress.update(self._task, completed=total, status="validating ...")
+                progress.update(self._task, completed=self._total, status="validating ...")
 
             def on_validation(self, epoch: int, results: dict[str, float]) -> None:
                 # A line of its own: beside the bar it would push the bar off a narrow screen.
@@ -114,18 +116,41 @@ def train_with_progress(
                 progress.update(self._task, status="")
                 console.print(f"epoch {epoch + 1}: {', '.join(parts)}", soft_wrap=True)
 
+            def on_diagnostics(self, epoch: int, groups: dict[str, GroupCounts]) -> None:
+                warn_of_eaten_groups(epoch, groups, console)
+
         result = train(config, manifest, run, callbacks=[Display()])
     if result.skipped_records:
         console.print(f"[yellow]{result.skipped_records:,} damaged records skipped.[/yellow]")
     best = result.history[result.best_epoch]
     console.print(
-        f"Best epoch {result.best_epoch + 1} by {config.train.monitor} "
-        f"{best[config.train.monitor]:.4f}. The run is in {run}",
+        f"Best epoch {result.best_epoch + 1} by {result.monitor} {best[result.monitor]:.4f}. "
+        f"The run is in {run}",
         soft_wrap=True,
     )
     if result.memory_health:
         _print_memory_health(result, console)
     return result
+
+
+def warn_of_eaten_groups(epoch: int, groups: dict[str, GroupCounts], console: Console) -> None:
+    """Says which users and items a truncated loss takes too many clicks from.
+
+    Args:
+        epoch: counted from 0.
+        groups: what they lost in it, as `DenoisingRecorder.on_epoch` returns.
+        console: where to print.
+    """
+    from tfrec_feedback.denoising.analysis import eaten_groups
+
+    for group in eaten_groups(groups):
+        message = (
+            f"epoch {epoch + 1}: truncation drops {group.share:.0%} of the clicks of the "
+            f"{group.name} {group.kind} (up to {group.largest:,} clicks each), {group.overall:.0%} "
+            "of all clicks. It may take their rarity for a mistake. Lower loss.max_rate, set "
+            "loss.drop_base=positives, or lower loss.max_positive_fraction."
+        )
+        console.print(f"[yellow]{message}[/yellow]", soft_wrap=True)
 
 
 def _print_memory_health(result: TrainingResult, console: Console) -> None:

@@ -6,6 +6,7 @@ import inspect
 import json
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,9 +23,7 @@ if TYPE_CHECKING:
 
 
 def main(
-    run: Annotated[
-        Path | None, typer.Option(help="Run folder of pipelines.train, of a model with feedback.")
-    ] = None,
+    run: Annotated[Path | None, typer.Option(help="Run folder of pipelines.train.")] = None,
     data: Annotated[
         Path | None, typer.Option(help="Prepared data; default: the run's own.")
     ] = None,
@@ -33,7 +32,9 @@ def main(
     ] = None,
     grid: Annotated[
         Path | None,
-        typer.Option(help="Folder of evaluated runs with memories of several sizes."),
+        typer.Option(
+            help="Folder of evaluated runs: memories of several sizes, or several losses."
+        ),
     ] = None,
     requests: Annotated[
         int, typer.Option(min=1, help="Validation requests that interests are read from.")
@@ -41,7 +42,9 @@ def main(
 ) -> None:
     """Draws interests before and after purification, in the memories and over training, as PNG.
 
-    With --grid, draws test AUC by the size of the memories as well; --run is then not needed.
+    And what a denoising loss did to true and false clicks. What a run does not have is skipped.
+    With --grid, draws test results by the size of the memories and by the options of denoising
+    losses as well; --run is then not needed.
     """
     with reported_errors():
         folder = output or (run or grid or Path()) / "pictures"
@@ -50,20 +53,23 @@ def main(
         console = Console()
         pictures: dict[str, Callable[[], Figure]] = {}
         if run is not None:
-            pictures |= _of_run(run, data, requests, console)
+            pictures |= _of_interests(run, data, requests, console)
+            pictures |= _of_denoising(run)
         if grid is not None:
             pictures |= _of_grid(grid)
         _draw(pictures, folder, console)
 
 
-def _of_run(
+def _of_interests(
     run: Path, data: Path | None, requests: int, console: Console
 ) -> dict[str, Callable[[], Figure]]:
+    from tfrec_feedback import pictures
     from tfrec_feedback.interests import load_snapshots
 
-    interests = _read_interests(run, data, requests, console)
-    from tfrec_feedback import pictures
-
+    try:
+        interests = _read_interests(run, data, requests, console)
+    except pictures.NothingToDrawError as reason:
+        return dict.fromkeys(("purification", "long_term", "over_training"), partial(_skip, reason))
     return {
         "purification": lambda: pictures.purification(interests),
         "long_term": lambda: pictures.long_term(interests),
@@ -71,19 +77,46 @@ def _of_run(
     }
 
 
+def _skip(reason: Exception) -> Figure:
+    raise reason
+
+
+def _of_denoising(run: Path) -> dict[str, Callable[[], Figure]]:
+    from tfrec_feedback.denoising import pictures
+    from tfrec_feedback.denoising.record import DenoisingRecord
+
+    record = DenoisingRecord.load(run)
+    drawn: dict[str, Callable[[], Figure]] = {}
+    drawn["denoising_losses"] = partial(pictures.losses, record)
+    if record is not None and record.loss == "tce":
+        drawn["denoising_drops"] = partial(pictures.drops, record)
+        drawn["denoising_groups"] = partial(pictures.groups, record)
+    if record is not None and record.loss == "rce":
+        drawn["denoising_weights"] = partial(pictures.weights, record)
+    return drawn
+
+
 def _of_grid(grid: Path) -> dict[str, Callable[[], Figure]]:
     from tfrec_feedback import pictures
+    from tfrec_feedback.denoising import pictures as of_denoising
+    from tfrec_feedback.denoising.grid import read_sensitivity
 
-    values = grid_values(grid)
-    return {"sensitivity": lambda: pictures.sensitivity(values)}
+    values, found = grid_values(grid), read_sensitivity(grid)
+    return {
+        "sensitivity": lambda: pictures.sensitivity(values),
+        "denoising_sensitivity": lambda: of_denoising.sensitivity(found),
+    }
 
 
 def _read_interests(run: Path, data: Path | None, requests: int, console: Console) -> Interests:
     from tfrec_feedback.data.dataset import check_shards, naming_damage, request_dataset
     from tfrec_feedback.interests import collect_interests
+    from tfrec_feedback.pictures import NothingToDrawError
     from tfrec_feedback.runs import load_run
 
     model, description = load_run(run)
+    if "return_interests" not in inspect.signature(model.call).parameters:
+        raise NothingToDrawError("the model has no interests by feedback, as DFN and DUMN have")
     settings = description["config"]["data"]
     manifest = load_manifest(data or settings["directory"])
     if manifest.fingerprint != description["data_fingerprint"]:
@@ -120,8 +153,9 @@ def grid_values(grid: Path) -> dict[tuple[int, int], list[float]]:
     for path in sorted(grid.rglob("evaluation.json")):
         described = json.loads((path.parent / "run.json").read_text(encoding="utf-8"))
         report = json.loads(path.read_text(encoding="utf-8"))
-        auc = report["tasks"]["ctr"]["auc"]["value"]
-        if described.get("memory_health") and report["split"] == "test" and auc is not None:
+        if not described.get("memory_health") or report["split"] != "test":
+            continue
+        if (auc := report["tasks"]["ctr"]["auc"]["value"]) is not None:
             kinds.add((described["config"]["model"]["name"], described["data_fingerprint"]))
             options = {**default, **(described["config"]["model"].get("user_memory") or {})}
             key = (int(options["memory_size"]), int(options["word_size"]))

@@ -32,6 +32,7 @@ from serving.tensors import TensorError, from_proto, to_proto
 from tfrec_feedback.requests import encode_requests
 from tfrec_feedback.schema import Schema, SchemaError
 
+_TOP_K = "top_k"
 _NOT_READY = (
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -77,6 +78,7 @@ class FeedbackClient:
         self._model = model
         self._schema = schema
         self._agreed = False
+        self._signatures: frozenset[str] = frozenset()
         self._timeout = timeout
         self._version = version
         self._limit = max_candidates_per_call
@@ -124,7 +126,7 @@ class FeedbackClient:
         counts: list[int] = batch["num_candidates"].tolist()
         tasks = [task.name for task in schema.tasks]
         results = [{task: np.zeros(count, np.float32) for task in tasks} for count in counts]
-        if any(counts) and not self._agreed:
+        if any(counts):
             self._agree(deadline)
         for start, stop, width in groups(counts, self._limit):
             for first in range(0, width, self._limit):
@@ -137,6 +139,49 @@ class FeedbackClient:
                         piece = result[task][first:last]
                         piece[:] = row[: len(piece)]
         return results
+
+    def top_k(
+        self,
+        context: Mapping[str, Any],
+        histories: Mapping[str, Any] | None = None,
+        exclude: Sequence[Any] = (),
+        k: int | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Ranks the whole catalogue for one user; recommenders alone can.
+
+        Args:
+            context: one value a feature.
+            histories: past events by feedback, where the model reads any.
+            exclude: ids of items that are not to be named, such as those the user has met.
+            k: how many items; default, and at most, as many as the model was exported with.
+
+        Returns:
+            Ids and click scores of the best items, best first; fewer than k where no more are left.
+
+        Raises:
+            RequestError: when the arguments do not fit the schema; nothing is sent.
+            ServingError: when the server does not answer, or the model has no catalogue.
+            ValueError: for a k below 1, or above what the model names.
+        """
+        deadline = time.monotonic() + self._timeout
+        schema = self._agree(deadline)
+        if _TOP_K not in self._signatures:
+            raise ServingError(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                f"Model {self._model!r} does not rank its catalogue: it has no signature "
+                f"{_TOP_K!r}, which exported recommenders have. Send candidates to `rank`.",
+            )
+        item = schema.candidate[0].name
+        request = {"context": context, "histories": histories or {}, "candidates": {item: exclude}}
+        batch = encode_requests(schema, [request])
+        batch["exclude_length"] = batch.pop("num_candidates")
+        batch[f"exclude_{item}"] = batch.pop(item)
+        answer = self._predict(_TOP_K, batch, deadline)
+        ids, scores = answer[item][0], answer["ctr"][0]
+        if k is not None and not 1 <= k <= len(ids):
+            raise ValueError(f"k must be from 1 to {len(ids)}, which the model names, got {k}.")
+        left = scores[:k] > 0.0
+        return ids[:k][left], scores[:k][left]
 
     def rank_examples(self, records: Sequence[bytes]) -> list[Scores]:
         """Scores request records as they stand in TFRecord files, through `rank_examples`.
@@ -210,6 +255,8 @@ class FeedbackClient:
 
     def _agree(self, deadline: float) -> Schema:
         """Reads the schema from the served model, or checks the given one against it, once."""
+        if self._agreed and self._schema is not None:
+            return self._schema
         metadata = self._metadata(deadline)
         try:
             signature = signature_of(metadata, DEFAULT_SIGNATURE)
@@ -219,6 +266,7 @@ class FeedbackClient:
                 check_schema(self._schema, signature)
         except SchemaError as error:
             raise ServingError(grpc.StatusCode.FAILED_PRECONDITION, str(error)) from error
+        self._signatures = frozenset(metadata.signatures)
         self._agreed = True
         return self._schema
 

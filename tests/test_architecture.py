@@ -22,9 +22,14 @@ LEVELS = {
     "runs": 3,
     "training": 3,
     "evaluation": 3,
+    "feeds": 3,
+    "full_ranking": 3,
+    "catalogue": 3,
+    "denoising": 3,
     "interests": 3,
     "pictures": 3,
     "export": 3,
+    "scorer": 3,
     "benchmark": 3,
 }
 ALONE = (1, 2)

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from serving.client import FeedbackClient
+from serving.server import FeedbackServer
 from tests.data.logs import prepared_simulation
+from tests.data.ratings import write_ratings
 from tfrec_feedback.data.sources.simulated import simulate
 
 ROOT = Path(__file__).parents[1]
@@ -55,11 +58,29 @@ def test_the_commands_of_the_road_run_as_written(tmp_path):
             server.wait(timeout=60)
     for item in json.loads(blocks("json")[0])["candidates"]["item_id"]:
         assert str(item) in ranked
-    # The second block goes on from the first one's data and run.
-    for command in next(b for b in blocks("") if "pipelines.visualize" in b).strip().splitlines():
-        done = run(command, tmp_path)
-        assert done.returncode == 0, f"{command}\n{done.stderr[-2000:]}"
+    # These blocks go on from the first one's data and run.
+    for block in [b for b in blocks("") if "pipelines.visualize" in b]:
+        for command in block.strip().splitlines():
+            done = run(command, tmp_path)
+            assert done.returncode == 0, f"{command}\n{done.stderr[-2000:]}"
     assert (tmp_path / "runs/dumn/pictures/long_term.png").is_file()
+    assert (tmp_path / "runs/tce/pictures/denoising_drops.png").is_file()
+
+
+def test_the_road_of_interactions_runs_as_written(tmp_path):
+    write_ratings(tmp_path / "ml-100k")
+    for command in next(b for b in blocks("") if "adt-ratings" in b).strip().splitlines():
+        done = run(command.replace("--output runs", "--set train.epochs=1 --output runs"), tmp_path)
+        assert done.returncode == 0, f"{command}\n{done.stderr[-2000:]}"
+    (version,) = (tmp_path / "models/gmf").iterdir()
+    assert 'client.top_k({"user_id": 7}, exclude=[11])' in README
+    with (
+        FeedbackServer(version.parent, "gmf") as server,
+        FeedbackClient(server.target, "gmf", timeout=60) as client,
+    ):
+        ids, scores = client.top_k({"user_id": 7}, exclude=[11])
+    assert len(ids) == len(scores) > 10
+    assert 11 not in ids
 
 
 def test_the_python_example_runs_as_written(tmp_path):

@@ -14,6 +14,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tfrec_feedback.schema import suggest
 
+Monitor = Literal[
+    "ctr_auc",
+    "ctr_gauc",
+    "dislike_auc",
+    "recall_5",
+    "recall_20",
+    "recall_50",
+    "ndcg_5",
+    "ndcg_20",
+    "ndcg_50",
+]
+
 
 class ConfigError(ValueError):
     """A configuration file or override is not as expected."""
@@ -28,13 +40,16 @@ class DataConfig(_Section):
 
     Attributes:
         directory: prepared data (`python -m pipelines.prepare`).
-        batch_size: requests a batch.
+        batch_size: requests a batch; of interactions, positives a batch, or users where the model
+            reads their whole history.
+        num_negatives: negatives drawn for a positive interaction; default: the model's.
         drop: features and histories that the model does not get.
         skip_corrupt: skips and counts damaged records instead of stopping.
     """
 
     directory: str = "data/simulated"
     batch_size: int = Field(default=256, ge=1)
+    num_negatives: int | None = Field(default=None, ge=1)
     drop: list[str] = Field(default_factory=list)
     skip_corrupt: bool = False
 
@@ -49,6 +64,41 @@ class ModelConfig(BaseModel):
     def params(self) -> dict[str, Any]:
         """Returns the parameters beside the name."""
         return dict(self.model_extra or {})
+
+
+class LossConfig(_Section):
+    """What is done about clicks that were mistakes; unset options have the loss's own defaults.
+
+    Attributes:
+        name: `ce` trusts every click; `tce` (truncated) drops the clicks of largest loss; `rce`
+            (reweighted) trusts the model's own confidence.
+        base: loss of an exposure: `cross_entropy`, `square`, `hinge`, `bpr`.
+        max_rate: largest share that is dropped (`tce`).
+        num_steps: optimiser steps until it is reached (`tce`).
+        drop_base: what it is a share of: `batch` or `positives` (`tce`).
+        rounding: of the number dropped: `floor` or `ceil` (`tce`).
+        scope: chooses among the examples of a `replica` or of all, `global` (`tce`).
+        max_positive_fraction: most positives of a batch that are ever dropped (`tce`).
+        schedule: `paper`, or `code`, which reaches the largest rate a step earlier (`tce`).
+        beta: exponent of the confidence; 0 is `ce` (`rce`).
+        negatives: `reweighted` or `plain` (`rce`).
+    """
+
+    name: Literal["ce", "tce", "rce"] = "ce"
+    base: Literal["cross_entropy", "square", "hinge", "bpr"] = "cross_entropy"
+    max_rate: float | None = None
+    num_steps: int | None = None
+    drop_base: Literal["batch", "positives"] | None = None
+    rounding: Literal["floor", "ceil"] | None = None
+    scope: Literal["replica", "global"] | None = None
+    max_positive_fraction: float | None = None
+    schedule: Literal["paper", "code"] | None = None
+    beta: float | None = None
+    negatives: Literal["reweighted", "plain"] | None = None
+
+    def options(self) -> dict[str, Any] | None:
+        """Returns the options of a model's `loss`; None for plain cross entropy."""
+        return self.model_dump(exclude_none=True, exclude_defaults=True) or None
 
 
 class OptimizerConfig(_Section):
@@ -78,31 +128,44 @@ class TrainConfig(_Section):
     Attributes:
         epochs: most epochs.
         seed: of weights, order and dropout.
-        monitor: validation metric that decides which epoch is kept.
+        monitor: validation metric that decides which epoch is kept; default `ctr_auc`, on
+            interactions `ndcg_20`.
         patience: epochs without a better value before training stops.
         micro_batches: parts a batch is split into, to save memory; one step all the same, see
             `FeedbackModel`.
         checkpoint_steps: steps between checkpoints inside an epoch.
         snapshots: times during training that interests are written down for the pictures of
             pipelines.visualize; models with a memory only; 0 for none.
+        diagnostics_steps: steps of a window of the diagnostics of a denoising loss (`tce`, `rce`),
+            or of any loss on data that know which clicks were mistakes; 0 for none.
         deterministic: same numbers in every run and across an interruption, slower.
+        compiled: XLA compiles the steps of a model that can (`DIN.compiled_training`): the same
+            descent, faster where histories are nearly full.
     """
 
     epochs: int = Field(default=5, ge=1)
     seed: int = Field(default=0, ge=0)
-    monitor: Literal["ctr_auc", "ctr_gauc", "dislike_auc"] = "ctr_auc"
+    monitor: Monitor | None = None
     patience: int = Field(default=1, ge=1)
     micro_batches: int = Field(default=1, ge=1)
     checkpoint_steps: int = Field(default=500, ge=1)
     snapshots: int = Field(default=4, ge=0)
+    diagnostics_steps: int = Field(default=100, ge=0)
     deterministic: bool = False
+    compiled: bool = False
+
+    @property
+    def impression_monitor(self) -> str:
+        """What an epoch on impressions is chosen by."""
+        return self.monitor or "ctr_auc"
 
 
 class Config(_Section):
-    """A whole run; `[data]`, `[model]`, `[optimizer]` and `[train]` in TOML."""
+    """A whole run; `[data]`, `[model]`, `[loss]`, `[optimizer]` and `[train]` in TOML."""
 
     data: DataConfig = Field(default_factory=DataConfig)
     model: ModelConfig = Field(default_factory=ModelConfig)
+    loss: LossConfig = Field(default_factory=LossConfig)
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
     train: TrainConfig = Field(default_factory=TrainConfig)
 

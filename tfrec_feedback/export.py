@@ -13,85 +13,14 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfrec_feedback.data.parsing import parse_features
-from tfrec_feedback.layers import FeatureEncoder
 from tfrec_feedback.models import FeedbackModel
 from tfrec_feedback.runs import CONFIG_FILE, load_run
-from tfrec_feedback.schema import InputSpec, Schema, Vocabulary
-
-Tensors = dict[str, tf.Tensor]
+from tfrec_feedback.schema import Schema, Vocabulary
+from tfrec_feedback.scorer import RequestScorer
 
 
 class ExportError(RuntimeError):
     """A version cannot be published."""
-
-
-class RequestScorer(tf.Module):
-    """The serving functions of a model, with the schema's names as inputs.
-
-    All take raw values, give sigmoid scores by task, and agree:
-
-    - `rank`: requests with N candidates, `[R, N]`;
-    - `predict_rows`: one candidate a row, `[B]`;
-    - `rank_examples`: serialized request records, `[R, N]`.
-
-    Scores of padded candidates are 0.
-
-    Args:
-        model: a trained feedback model.
-        schema: the model's schema, with vocabularies in files, so that they become assets.
-    """
-
-    def __init__(self, model: FeedbackModel, schema: Schema):
-        super().__init__(name="request_scorer")
-        encoder = FeatureEncoder(schema)
-        # Tracked are variables and lookup tables, not Keras layers, whose metadata a server
-        # cannot use.
-        self._tracked = [model.variables, encoder.lookup_tables]
-        self._encode = lambda features: encoder(features)
-        self._logits = lambda encoded: model(encoded, training=False)
-        self._schema = schema
-        rows = {spec.name: _tensor_spec(spec) for spec in schema.row_inputs()}
-        requests = {spec.name: _tensor_spec(spec) for spec in schema.inputs()}
-        records = {"examples": tf.TensorSpec([None], tf.string, "examples")}
-        self.rank = tf.function(self._rank, input_signature=[requests])
-        self.predict_rows = tf.function(self._predict_rows, input_signature=[rows])
-        self.rank_examples = tf.function(self._rank_examples, input_signature=[records])
-
-    def _rank(self, features: Tensors) -> Tensors:
-        encoded = self._encode(features)
-        logits = self._logits(encoded)
-        width = tf.shape(encoded["candidate_rows"])[1]
-        valid = tf.sequence_mask(encoded["num_candidates"], width)
-        return {task: tf.where(valid, tf.sigmoid(x), 0.0) for task, x in logits.items()}
-
-    def _predict_rows(self, rows: Tensors) -> Tensors:
-        candidate = {spec.name for spec in self._schema.inputs() if "N" in spec.axes}
-        features = {
-            name: value[:, tf.newaxis] if name in candidate else value
-            for name, value in rows.items()
-        }
-        anchor = next(value for name, value in rows.items() if name in candidate)
-        features["num_candidates"] = tf.ones([tf.shape(anchor)[0]], tf.int64)
-        return {task: tf.squeeze(x, 1) for task, x in self._rank(features).items()}
-
-    def _rank_examples(self, inputs: Tensors) -> Tensors:
-        return self._rank(parse_features(inputs["examples"], self._schema))
-
-    def signatures(self) -> dict[str, Any]:
-        """Returns the concrete functions by signature name."""
-        rank = self.rank.get_concrete_function()
-        return {
-            "serving_default": rank,
-            "rank": rank,
-            "predict_rows": self.predict_rows.get_concrete_function(),
-            "rank_examples": self.rank_examples.get_concrete_function(),
-        }
-
-
-def _tensor_spec(spec: InputSpec) -> tf.TensorSpec:
-    shape = [axis if isinstance(axis, int) else None for axis in spec.axes]
-    return tf.TensorSpec(shape, tf.as_dtype(spec.dtype), name=spec.name)
 
 
 def publish(
@@ -100,6 +29,8 @@ def publish(
     *,
     version: int | None = None,
     extra: dict[str, str | bytes] | None = None,
+    k: int = 100,
+    calibrate: bool = False,
 ) -> Path:
     """Writes a model as the next version under `model_base`, all at once or not at all.
 
@@ -111,12 +42,15 @@ def publish(
         model_base: folder of the model's versions; made when it does not exist.
         version: a positive integer; default: the time, in seconds since 1970.
         extra: further files of `assets.extra/`, by name; `schema.json` is always there.
+        k: see `RequestScorer`.
+        calibrate: see `RequestScorer`.
 
     Returns:
         The folder of the version.
 
     Raises:
         ExportError: when the version exists or is not a positive integer.
+        CalibrationError: for `calibrate` with a model that cannot be calibrated.
     """
     version = int(time.time()) if version is None else version
     if version < 1:
@@ -133,7 +67,7 @@ def publish(
     try:
         with tempfile.TemporaryDirectory() as vocabularies:
             schema = _with_vocabulary_files(model.schema, Path(vocabularies))
-            scorer = RequestScorer(model, schema)
+            scorer = RequestScorer(model, schema, k, calibrate)
             tf.saved_model.save(scorer, str(staging), signatures=scorer.signatures())
         _write_extra(staging / "assets.extra", schema, extra or {})
         _flush(staging)
@@ -206,13 +140,21 @@ def _flush_folder(directory: Path) -> None:
         os.close(descriptor)
 
 
-def export_run(run: str | Path, model_base: str | Path, version: int | None = None) -> Path:
+def export_run(
+    run: str | Path,
+    model_base: str | Path,
+    version: int | None = None,
+    k: int = 100,
+    calibrate: bool = False,
+) -> Path:
     """Publishes the model of a finished run, with its configuration and metrics beside it.
 
     Args:
         run: the run's folder, from `pipelines.train`.
         model_base: folder of the model's versions.
         version: see `publish`.
+        k: see `RequestScorer`.
+        calibrate: see `RequestScorer`.
 
     Returns:
         The folder of the version.
@@ -226,4 +168,4 @@ def export_run(run: str | Path, model_base: str | Path, version: int | None = No
     evaluation = directory / "evaluation.json"
     if evaluation.is_file():
         extra["metrics.json"] = evaluation.read_bytes()
-    return publish(model, model_base, version=version, extra=extra)
+    return publish(model, model_base, version=version, extra=extra, k=k, calibrate=calibrate)

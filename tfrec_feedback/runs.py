@@ -34,13 +34,12 @@ def model_schema(config: Config, manifest: Manifest) -> Schema:
         manifest: prepared data.
 
     Returns:
-        The data's schema, without sessions unless the model reads them: a server would have to
-        be sent what its model ignores.
+        The part of the data's schema that the model looks at, see `FeedbackModel.reads`.
     """
     schema = manifest.schema().without(config.data.drop)
     # A name that is not known is left to `build_model`, which suggests the closest.
     model = MODELS.get(config.model.name, (FeedbackModel,))[0]
-    return schema if model.reads_sessions else schema.without_sessions()
+    return model.reads(schema)
 
 
 def open_run(directory: Path, config: Config, manifest: Manifest) -> None:
@@ -81,6 +80,24 @@ def update_run(directory: Path, **changes: Any) -> None:
     write_atomically(path, json.dumps(described, indent=2).encode("utf-8"))
 
 
+def describe_run(run: str | Path) -> dict[str, Any]:
+    """Returns the description of a finished run.
+
+    Args:
+        run: the run's folder.
+
+    Raises:
+        RunError: when there is no finished run.
+    """
+    directory = Path(run)
+    if not (directory / RUN_FILE).is_file():
+        raise RunError(f"No run in {directory}: expected the --output of pipelines.train.")
+    description = json.loads((directory / RUN_FILE).read_text(encoding="utf-8"))
+    if not description.get("finished"):
+        raise RunError(f"The run in {directory} is not finished; start pipelines.train again.")
+    return description
+
+
 def load_run(run: str | Path) -> tuple[FeedbackModel, dict[str, Any]]:
     """Loads the model of a finished run.
 
@@ -94,11 +111,7 @@ def load_run(run: str | Path) -> tuple[FeedbackModel, dict[str, Any]]:
         RunError: when there is no finished run.
     """
     directory = Path(run)
-    if not (directory / RUN_FILE).is_file():
-        raise RunError(f"No run in {directory}: expected the --output of pipelines.train.")
-    description = json.loads((directory / RUN_FILE).read_text(encoding="utf-8"))
-    if not description.get("finished"):
-        raise RunError(f"The run in {directory} is not finished; start pipelines.train again.")
+    description = describe_run(directory)
     model = tf.keras.models.load_model(directory / MODEL_FILE, compile=False)
     model.schema = Schema.from_json(directory / "schema.json")
     return model, description

@@ -14,16 +14,9 @@ import numpy as np
 import tensorflow as tf
 
 from tfrec_feedback.config import Config, OptimizerConfig
-from tfrec_feedback.data.dataset import (
-    check_shards,
-    epoch_seed,
-    naming_damage,
-    num_batches,
-    request_dataset,
-)
 from tfrec_feedback.data.manifest import Manifest, write_atomically
-from tfrec_feedback.data.records import REQUEST_ID
-from tfrec_feedback.evaluation import predict, ranking_metrics, scoring_function
+from tfrec_feedback.denoising.recorder import DenoisingRecorder
+from tfrec_feedback.feeds import RequestFeed, make_feed
 from tfrec_feedback.interests import (
     collect_interests,
     memory_health,
@@ -52,6 +45,7 @@ class TrainingResult:
         model: with the weights of the best epoch.
         history: for every epoch, its training loss and validation metrics.
         best_epoch: counted from 0.
+        monitor: the metric it is the best by.
         skipped_records: damaged records left out.
         memory_health: `interests.memory_health` on the first validation requests; empty for a
             model without memory.
@@ -60,6 +54,7 @@ class TrainingResult:
     model: tf.keras.Model
     history: list[dict[str, float]]
     best_epoch: int
+    monitor: str
     skipped_records: int
     memory_health: dict[str, dict[str, float]]
 
@@ -74,7 +69,8 @@ def train(
 
     The folder holds the resolved configuration, schema and vocabularies, data fingerprint and
     package versions, TensorBoard logs, checkpoints, snapshots of the users' interests where the
-    model has a memory, and at the end `model.keras`. An interrupted
+    model has a memory, and at the end `model.keras` and, where there are diagnostics of denoising,
+    `denoising.npz`. An interrupted
     run goes on where it stopped when it is started again with the same configuration and data;
     with `train.deterministic` it ends with the same numbers as an uninterrupted one.
 
@@ -82,7 +78,10 @@ def train(
         config: the run's configuration.
         manifest: prepared data.
         run: the run's folder; new, or of an interrupted run.
-        callbacks: further Keras callbacks, for example a progress display.
+        callbacks: further Keras callbacks, for example a progress display; those that have
+            `on_plan(num_batches)`, `on_validation(epoch, results)` or `on_diagnostics(epoch,
+            groups)`, of a loss that drops clicks, are called with them; `groups` as
+            `DenoisingRecorder.on_epoch` returns.
 
     Returns:
         The trained model and its history.
@@ -105,27 +104,30 @@ class _Trainer:
 
     def __init__(self, config: Config, manifest: Manifest, directory: Path, scratch: Path):
         self.config = config
-        self.manifest = manifest
         self.directory = directory
-        self.paths: dict[str, Any] = {"train": None, "validation": None}
-        self.skipped = 0
-        if config.data.skip_corrupt:
-            for split in self.paths:
-                self.paths[split], stats = check_shards(manifest, split, scratch=scratch)
-                listed = sum(shard.records for shard in manifest.split(split).shards)
-                self.skipped += listed - stats.records
         schema = model_schema(config, manifest)
-        self.model = build_model(config.model.name, schema, **config.model.params())
-        if self.model.main_task == "dislike" and config.train.monitor != "dislike_auc":
-            raise ValueError(
-                "model.dislike_protocol='dislike_label' trains on dislikes alone, so an epoch "
-                "cannot be chosen by clicks. Set train.monitor='dislike_auc'."
-            )
+        params = config.model.params()
+        if (loss := config.loss.options()) is not None:
+            params["loss"] = loss
+        self.model = build_model(config.model.name, schema, **params)
+        self.recorder = DenoisingRecorder(
+            self.model, config.train.diagnostics_steps, manifest.knows_false_positives
+        )
+        self.feed = make_feed(config, manifest, self.model, scratch)
+        self.monitor = self._checked_monitor()
         self.model.micro_batches = config.train.micro_batches
+        if config.train.compiled:
+            if not hasattr(self.model, "compiled_training"):
+                raise ValueError(
+                    f"train.compiled is for models with a compiled step, as din; "
+                    f"{config.model.name!r} has none. Leave it out."
+                )
+            self.model.compiled_training = True
         self.model.compile(make_optimizer(config.optimizer))
         self.model.optimizer.build(self.model.trainable_variables)
-        self.score = scoring_function(self.model)  # traced once, not every epoch
-        self.checkpoint = tf.train.Checkpoint(model=self.model, optimizer=self.model.optimizer)
+        self.checkpoint = tf.train.Checkpoint(
+            model=self.model, optimizer=self.model.optimizer, **self.recorder.checkpointed()
+        )
         self.manager = tf.train.CheckpointManager(
             self.checkpoint, str(directory / "checkpoints"), max_to_keep=2
         )
@@ -133,9 +135,23 @@ class _Trainer:
         self.steps = 0  # Keras' own counter goes up at the end of every `fit` as well.
         self._snapshot_steps: set[int] = set()
         if self.model.user_memory is not None and config.train.snapshots:
-            planned = num_batches(manifest, "train", config.data.batch_size) * config.train.epochs
+            planned = self.feed.num_batches * config.train.epochs
             self._snapshot_steps = set(snapshot_steps(planned, config.train.snapshots))
         self._resume()
+
+    def _checked_monitor(self) -> str:
+        monitor = self.config.train.monitor or self.feed.monitors[0]
+        if monitor not in self.feed.monitors:
+            raise ValueError(
+                f"train.monitor={monitor!r} is not measured on these data; choose one of "
+                f"{list(self.feed.monitors)}, or leave it out for {self.feed.monitors[0]!r}."
+            )
+        if self.model.main_task == "dislike" and monitor != "dislike_auc":
+            raise ValueError(
+                "model.dislike_protocol='dislike_label' trains on dislikes alone, so an epoch "
+                "cannot be chosen by clicks. Set train.monitor='dislike_auc'."
+            )
+        return monitor
 
     def _resume(self) -> None:
         path = self.directory / STATE_FILE
@@ -143,6 +159,7 @@ class _Trainer:
             return
         self.state = json.loads(path.read_text(encoding="utf-8"))
         self.steps = self.state["steps"]
+        self.recorder.state = self.state["denoising"]
         prefix = str(self.directory / "checkpoints" / self.state["checkpoint"])
         self.checkpoint.restore(prefix).assert_existing_objects_matched()
 
@@ -155,30 +172,20 @@ class _Trainer:
             "loss": loss,
             "steps": self.steps,
             "checkpoint": Path(saved).name,
+            "denoising": self.recorder.state,
         }
         text = json.dumps(self.state, indent=2)
         write_atomically(self.directory / STATE_FILE, text.encode("utf-8"))
 
-    def batches(self, epoch: int, skip: int, **options: Any) -> tf.data.Dataset:
-        """The training batches of an epoch, in its own order."""
-        return request_dataset(
-            self.manifest,
-            "train",
-            self.config.data.batch_size,
-            shuffle_seed=epoch_seed(self.config.train.seed, epoch),
-            skip_batches=skip,
-            paths=self.paths["train"],
-            encoder=self.model.encoder,
-            samples=self.model.user_memory is not None and bool(self.model.user_memory.sampled),
-            **options,
-        )
-
     def run(self, callbacks: Sequence[tf.keras.callbacks.Callback]) -> TrainingResult:
         """Trains the epochs that are left."""
+        for callback in callbacks:
+            if hasattr(callback, "on_plan"):
+                callback.on_plan(self.feed.num_batches)
         writer = tf.summary.create_file_writer(str(self.directory / "tensorboard"))
         with writer.as_default():
             while self.state["epoch"] < self.config.train.epochs and not self._stopped():
-                with naming_damage(self.manifest, *self.paths):
+                with self.feed.naming_damage():
                     self._epoch(callbacks)
         self.snapshot(last=True)
         return self._finish()
@@ -188,10 +195,10 @@ class _Trainer:
 
         A step that is trained again after an interruption is written again, over the old file.
         """
-        if not self._snapshot_steps:
+        if not self._snapshot_steps or not isinstance(self.feed, RequestFeed):
             return
         if self.steps in self._snapshot_steps or last:
-            dataset = self._validation(self.model)
+            dataset = self.feed.validation(self.model)
             interests = collect_interests(self.model, dataset, SNAPSHOT_REQUESTS)
             interests.save(snapshot_path(self.directory, self.steps))
 
@@ -200,8 +207,7 @@ class _Trainer:
         return len(history) > self._best_epoch() + self.config.train.patience
 
     def _best_epoch(self) -> int:
-        monitor = self.config.train.monitor
-        values = [epoch[monitor] for epoch in self.state["history"]]
+        values = [epoch[self.monitor] for epoch in self.state["history"]]
         finite = [value if np.isfinite(value) else -np.inf for value in values]
         return int(np.argmax(finite)) if values else 0
 
@@ -211,13 +217,14 @@ class _Trainer:
             self.snapshot()
         watch = _Watch(self, epoch, batch, self.state["loss"])
         self.model.fit(
-            self.batches(epoch, batch),
+            self.feed.train(epoch, batch),
             initial_epoch=epoch,
             epochs=epoch + 1,
             callbacks=[watch, *callbacks],
             verbose=0,
         )
-        results = {"loss": watch.loss / max(watch.batch, 1), **self._validate()}
+        groups = self.recorder.on_epoch(self.steps)
+        results = {"loss": watch.loss / max(watch.batch, 1), **self.feed.validate()}
         self.state["history"].append(results)
         for name, value in results.items():
             tf.summary.scalar(f"epoch/{name}", value, step=epoch)
@@ -227,20 +234,8 @@ class _Trainer:
         for callback in callbacks:
             if hasattr(callback, "on_validation"):
                 callback.on_validation(epoch, results)
-
-    def _validate(self) -> dict[str, float]:
-        dataset = self._validation(self.model)
-        return ranking_metrics(predict(self.model, dataset, score=self.score))
-
-    def _validation(self, model: tf.keras.Model) -> tf.data.Dataset:
-        return request_dataset(
-            self.manifest,
-            "validation",
-            self.config.data.batch_size,
-            paths=self.paths["validation"],
-            encoder=model.encoder,
-            metadata=True,
-        )
+            if groups and hasattr(callback, "on_diagnostics"):
+                callback.on_diagnostics(epoch, groups)
 
     def _finish(self) -> TrainingResult:
         model = type(self.model).from_config(self.model.get_config())
@@ -251,15 +246,21 @@ class _Trainer:
         temporary.rename(self.directory / MODEL_FILE)
         history, best = self.state["history"], self._best_epoch()
         health: dict[str, dict[str, float]] = {}
-        if model.user_memory is not None:
-            interests = collect_interests(model, self._validation(model), HEALTH_REQUESTS)
+        if model.user_memory is not None and isinstance(self.feed, RequestFeed):
+            interests = collect_interests(model, self.feed.validation(model), HEALTH_REQUESTS)
             health = memory_health(model, interests)
-        results = {"best_epoch": best, "history": history, "memory_health": health}
+        results = {
+            "best_epoch": best,
+            "monitor": self.monitor,
+            "history": history,
+            "memory_health": health,
+        }
+        self.recorder.save(self.directory, self.steps)
         update_run(self.directory, finished=True, **results)
         shutil.rmtree(self.directory / "checkpoints")
         for name in (_BEST, STATE_FILE):
             (self.directory / name).unlink()
-        return TrainingResult(model, history, best, self.skipped, health)
+        return TrainingResult(model, history, best, self.monitor, self.feed.skipped_records, health)
 
 
 class _Watch(tf.keras.callbacks.Callback):
@@ -280,6 +281,7 @@ class _Watch(tf.keras.callbacks.Callback):
         self.batch += 1
         self.loss += loss
         self._trainer.steps += 1
+        self._trainer.recorder.on_step(self._trainer.steps)
         self._trainer.snapshot()
         if self.batch % 100 == 0:
             tf.summary.scalar("batch/loss", loss, step=self.model.optimizer.iterations)
@@ -287,13 +289,10 @@ class _Watch(tf.keras.callbacks.Callback):
             self._trainer.save(self._epoch, self.batch, self.loss)
 
     def _explain(self, loss: float) -> str:
-        dataset = self._trainer.batches(self._epoch, self.batch, metadata=True)
-        identity = next(iter(dataset))[3]
-        requests = [request.decode() for request in identity[REQUEST_ID].numpy()]
-        shown = ", ".join(requests[:5]) + (", ..." if len(requests) > 5 else "")
+        where = self._trainer.feed.describe(self._epoch, self.batch)
         return (
             f"The loss became {loss} in epoch {self._epoch + 1}, batch {self.batch + 1} "
-            f"({len(requests)} requests: {shown}). The last checkpoint is intact. Try a smaller "
+            f"({where}). The last checkpoint is intact. Try a smaller "
             "optimizer.learning_rate or set optimizer.clip_norm, and look at these requests."
         )
 

@@ -74,7 +74,10 @@ def test_what_cannot_be_drawn_is_skipped_and_says_why(trained, grid, tmp_path):
     assert "purification.png skipped: the model does not purify" in result.output
     assert "long_term.png skipped: the model has no memory." in result.output
     assert "over_training.png skipped: the run has no snapshots" in result.output
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["sensitivity.png"]
+    assert "denoising_sensitivity.png skipped: the grid holds no evaluated run" in result.output
+    written = sorted(path.name for path in (tmp_path / "out").iterdir())
+    # The simulated log says which clicks were mistakes.
+    assert written == ["denoising_losses.png", "sensitivity.png"]
     assert is_picture(tmp_path / "out" / "sensitivity.png")
 
 

@@ -82,7 +82,7 @@ def run_rows(study: Study, rows: Sequence[Row], say: Say) -> None:
                     settings,
                     study.cell_made_with(row, manifest),
                 )
-                say(_cell_line(cell, config.train.monitor))
+                say(_cell_line(cell, config.train.impression_monitor))
                 free_memory()
 
 

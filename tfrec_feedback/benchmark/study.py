@@ -135,7 +135,7 @@ class Study:
             return self._run_trial(whole, manifest, number, settings)
 
         shared = self.resolved(whole, {}, 0)
-        monitor = shared.train.monitor
+        monitor = shared.train.impression_monitor
         best = tune(
             self.trials_folder(row.model),
             self.budget,
@@ -164,7 +164,7 @@ class Study:
         shutil.rmtree(scratch, ignore_errors=True)
         try:
             result = train(config, manifest, scratch)
-            value = result.history[result.best_epoch][config.train.monitor]
+            value = result.history[result.best_epoch][config.train.impression_monitor]
         except NonFiniteLossError:
             pass
         finally:

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tfrec_feedback.models.autoint import AutoInt
 from tfrec_feedback.models.base import FeedbackModel, empty_request
+from tfrec_feedback.models.cdae import CDAE
 from tfrec_feedback.models.dcn import DCN
 from tfrec_feedback.models.dfn import DFN
 from tfrec_feedback.models.dien import DIEN
@@ -18,7 +19,9 @@ from tfrec_feedback.models.dmt import DMT
 from tfrec_feedback.models.dsin import DSIN
 from tfrec_feedback.models.dumn import DUMN
 from tfrec_feedback.models.fm import AFM, FM, NFM, DeepFM
+from tfrec_feedback.models.nmtr import NMTR, NR
 from tfrec_feedback.models.pnn import PNN
+from tfrec_feedback.models.recommender import GMF, NeuMF, Recommender
 from tfrec_feedback.models.wide_deep import WideDeep
 from tfrec_feedback.schema import Schema, suggest
 
@@ -51,8 +54,18 @@ BASELINES: dict[str, tuple[type[FeedbackModel], dict[str, Any]]] = {
 }
 """Class and preset parameters of the models that DFN and DUMN are compared with."""
 
+RECOMMENDERS: dict[str, tuple[type[FeedbackModel], dict[str, Any]]] = {
+    "gmf": (GMF, {}),
+    "neumf": (NeuMF, {}),
+    "cdae": (CDAE, {}),
+    "nmtr": (NMTR, {}),
+    "nr": (NR, {}),
+}
+"""Class and preset parameters of the recommenders of collaborative filtering."""
+
 MODELS: dict[str, tuple[type[FeedbackModel], dict[str, Any]]] = {
     **BASELINES,
+    **RECOMMENDERS,
     # DFN's loss: a dislike weighs ten times a click.
     **{
         f"{name}_plus": (cls, {**preset, "dislike_weight": 10.0})
@@ -146,6 +159,7 @@ def model_parameters(name: str) -> dict[str, Any]:
 __all__ = [
     "AFM",
     "BASELINES",
+    "CDAE",
     "DCN",
     "DFN",
     "DIEN",
@@ -154,12 +168,18 @@ __all__ = [
     "DSIN",
     "DUMN",
     "FM",
+    "GMF",
     "MODELS",
     "NFM",
+    "NMTR",
+    "NR",
     "PNN",
+    "RECOMMENDERS",
     "AutoInt",
     "DeepFM",
     "FeedbackModel",
+    "NeuMF",
+    "Recommender",
     "WideDeep",
     "build_model",
     "empty_request",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
 from tfrec_feedback.layers import FeatureEncoder, length_mask, sum_over_replicas
-from tfrec_feedback.losses import FeedbackCrossEntropy, feedback_type
+from tfrec_feedback.losses import FeedbackCrossEntropy, Truncated, feedback_type
+from tfrec_feedback.models.click_losses import click_loss
+from tfrec_feedback.models.denoising_monitor import DenoisingMonitor
 from tfrec_feedback.models.steps import add_gradients, split_requests
 from tfrec_feedback.models.user_memory_network import UserMemoryNetwork, add_sums
 from tfrec_feedback.schema import Schema, SchemaError
@@ -37,6 +40,9 @@ class FeedbackModel(tfrs.Model):
     the click logit is minus it; feedbacks then weigh alike, and `train.monitor` must be
     `dislike_auc`. With `dislike_head` a second output is trained on dislikes.
 
+    `loss` says what is done about clicks that were mistakes, see `click_loss`: by default nothing.
+    It acts on the click task alone, in training and validation loss alike.
+
     A model with a user memory takes its steps as this class does in `train_step`: read, predict,
     descend, then write the memories once.
 
@@ -48,6 +54,8 @@ class FeedbackModel(tfrs.Model):
         dislike_head: trains an output of its own for dislikes.
         dislike_protocol: `"one_minus_ctr"` or `"dislike_label"`.
         output_bias: adds a bias to the click logit; the dislike head always has one.
+        loss: options of `tfrec_feedback.models.click_losses.click_loss`: `name` (`"ce"`, `"tce"`,
+            `"rce"`), `base`, and those of the named loss.
 
     Call arguments:
         features: the tensors of `schema.inputs()`, or the output of `FeatureEncoder` on them;
@@ -62,6 +70,14 @@ class FeedbackModel(tfrs.Model):
 
     Attributes:
         reads_sessions: whether the model reads the sessions of histories; class attribute.
+        reads_satisfaction: whether it is told which clicks are known not to have satisfied: their
+            label is then a dislike; class attribute.
+        drop_base: what the drop rate of a truncated loss is a share of, unless `loss` says:
+            `"positives"` on impressions, where clicks are few; class attribute.
+        drop_step: counter of optimiser steps that a truncated loss takes its drop rate from, or
+            None.
+        denoising_monitor: is shown every training batch and what the loss makes of it; None by
+            default. Set it before the first step.
         has_auxiliary_loss: whether training adds `auxiliary_loss`.
         learned_output: whether the main output is a dense layer over the representation, or, as in
             a factorization machine, its plain sum; class attribute.
@@ -74,6 +90,8 @@ class FeedbackModel(tfrs.Model):
     """
 
     reads_sessions = False
+    reads_satisfaction = False
+    drop_base = "positives"
     has_auxiliary_loss = False
     learned_output = True
 
@@ -87,6 +105,7 @@ class FeedbackModel(tfrs.Model):
         dislike_head: bool = False,
         dislike_protocol: str = "one_minus_ctr",
         output_bias: bool = False,
+        loss: Mapping[str, Any] | None = None,
         name: str | None = None,
     ):
         super().__init__(name=name)
@@ -110,10 +129,24 @@ class FeedbackModel(tfrs.Model):
         self.main_task = "dislike" if dislike_protocol == "dislike_label" else "ctr"
         if self.main_task == "dislike":
             click_weight = unclick_weight = dislike_weight = 1.0
-        self.click_task = tfrs.tasks.Ranking(
-            FeedbackCrossEntropy(click_weight, unclick_weight, dislike_weight, reduction="sum"),
-            name="ctr",
+        self.drop_step = None
+        self.denoising_monitor: DenoisingMonitor | None = None
+        self.click_loss = click_loss(
+            (click_weight, unclick_weight, dislike_weight), self.drop_base, **(loss or {})
         )
+        if self.main_task == "dislike" and loss:
+            raise ValueError("loss acts on clicks: not with dislike_protocol='dislike_label'.")
+        if isinstance(self.click_loss, Truncated):
+            self.drop_step = self.add_weight(
+                "drop_step",
+                (),
+                tf.int64,
+                initializer="zeros",
+                trainable=False,
+                aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+            )
+            self.click_loss.step = self.drop_step
+        self.click_task = tfrs.tasks.Ranking(self.click_loss, name="ctr")
         if (dislike_head or self.main_task == "dislike") and "dislike" not in self._tasks:
             raise SchemaError("Training on dislikes needs a task named 'dislike' in the schema.")
         if dislike_head:
@@ -121,6 +154,11 @@ class FeedbackModel(tfrs.Model):
                 FeedbackCrossEntropy(1.0, 1.0, 1.0, reduction="sum"), name="dislike"
             )
             self._dislike_output = tf.keras.layers.Dense(1, name="dislike_output")
+
+    @property
+    def has_dislike_head(self) -> bool:
+        """Whether dislikes have an output of their own."""
+        return self._dislike_output is not None
 
     def encode(self, features: Tensors) -> Tensors:
         """Returns encoded requests, whether `features` are raw or encoded already."""
@@ -213,6 +251,8 @@ class FeedbackModel(tfrs.Model):
         share = valid if sample_weight is None else valid * sample_weight
         share /= instances
         loss = self.task_loss(outputs, labels, share)
+        if training and self.denoising_monitor is not None:
+            self.denoising_monitor.record(encoded, labels, outputs["ctr"], share)
         if AUXILIARY in outputs:
             loss += self.auxiliary_loss(outputs[AUXILIARY], labels, share)
         if network is None:
@@ -272,6 +312,12 @@ class FeedbackModel(tfrs.Model):
         self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
         if self.user_memory is not None:
             self.user_memory.commit(writes)
+        if self.drop_step is not None:
+            self.drop_step.assign_add(1)
+        return self.step_results(loss, regularization)
+
+    def step_results(self, loss: tf.Tensor, regularization: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns what a step reports."""
         metrics = {metric.name: metric.result() for metric in self.metrics}
         return {
             **metrics,
@@ -279,6 +325,14 @@ class FeedbackModel(tfrs.Model):
             "regularization_loss": regularization,
             "total_loss": loss + regularization,
         }
+
+    @classmethod
+    def reads(cls, schema: Schema) -> Schema:
+        """Returns the part of a schema that the model looks at: all but unread sessions.
+
+        A server would have to be sent what its model ignores.
+        """
+        return schema if cls.reads_sessions else schema.without_sessions()
 
     def build_weights(self) -> None:
         """Creates all weights by one call on a request with nothing in it."""

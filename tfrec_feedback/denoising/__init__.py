@@ -1,0 +1,1 @@
+"""Diagnostics of adaptive denoising training: recorded while training, analysed, and drawn."""

@@ -1,0 +1,123 @@
+"""What a server runs: a model's scores as explicit functions of raw requests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from tfrec_feedback.catalogue import CatalogueRanker, catalogue
+from tfrec_feedback.data.parsing import parse_features
+from tfrec_feedback.layers import FeatureEncoder
+from tfrec_feedback.losses import FeedbackCrossEntropy, Reweighted, calibrated_logits
+from tfrec_feedback.models import FeedbackModel, Recommender
+from tfrec_feedback.schema import InputSpec, Schema
+
+Tensors = dict[str, tf.Tensor]
+
+
+class CalibrationError(ValueError):
+    """A model's scores cannot be turned into click rates."""
+
+
+class RequestScorer(tf.Module):
+    """The serving functions of a model, with the schema's names as inputs.
+
+    All take raw values, give sigmoid scores by task, and agree:
+
+    - `rank`: requests with N candidates, `[R, N]`;
+    - `predict_rows`: one candidate a row, `[B]`;
+    - `rank_examples`: serialized request records, `[R, N]`;
+    - `top_k`, of recommenders: users without candidates, see `CatalogueRanker`.
+
+    Scores of padded candidates are 0.
+
+    Args:
+        model: a trained feedback model.
+        schema: the model's schema, with vocabularies in files, so that they become assets.
+        k: items that `top_k` names.
+        calibrate: undoes the sharpening of the reweighted loss, see `calibrated_logits`: scores
+            are then click rates, in the same order.
+
+    Raises:
+        CalibrationError: for `calibrate` with a model that was trained on another loss.
+    """
+
+    def __init__(self, model: FeedbackModel, schema: Schema, k: int = 100, calibrate: bool = False):
+        super().__init__(name="request_scorer")
+        encoder = FeatureEncoder(schema)
+        # Tracked are variables and lookup tables, not Keras layers, whose metadata a server
+        # cannot use.
+        self._tracked = [model.variables, encoder.lookup_tables]
+        self._encode = lambda features: encoder(features)
+        beta = _calibration(model) if calibrate else 0.0
+        self._logits = lambda encoded: _calibrated(model, model(encoded, training=False), beta)
+        self._catalogue = None
+        if isinstance(model, Recommender) and catalogue(schema) is not None:
+            self._catalogue = CatalogueRanker(model, encoder, schema, k, beta)
+        self._schema = schema
+        rows = {spec.name: _tensor_spec(spec) for spec in schema.row_inputs()}
+        requests = {spec.name: _tensor_spec(spec) for spec in schema.inputs()}
+        records = {"examples": tf.TensorSpec([None], tf.string, "examples")}
+        self.rank = tf.function(self._rank, input_signature=[requests])
+        self.predict_rows = tf.function(self._predict_rows, input_signature=[rows])
+        self.rank_examples = tf.function(self._rank_examples, input_signature=[records])
+
+    def _rank(self, features: Tensors) -> Tensors:
+        encoded = self._encode(features)
+        logits = self._logits(encoded)
+        width = tf.shape(encoded["candidate_rows"])[1]
+        valid = tf.sequence_mask(encoded["num_candidates"], width)
+        return {task: tf.where(valid, tf.sigmoid(x), 0.0) for task, x in logits.items()}
+
+    def _predict_rows(self, rows: Tensors) -> Tensors:
+        candidate = {spec.name for spec in self._schema.inputs() if "N" in spec.axes}
+        features = {
+            name: value[:, tf.newaxis] if name in candidate else value
+            for name, value in rows.items()
+        }
+        anchor = next(value for name, value in rows.items() if name in candidate)
+        features["num_candidates"] = tf.ones([tf.shape(anchor)[0]], tf.int64)
+        return {task: tf.squeeze(x, 1) for task, x in self._rank(features).items()}
+
+    def _rank_examples(self, inputs: Tensors) -> Tensors:
+        return self._rank(parse_features(inputs["examples"], self._schema))
+
+    def signatures(self) -> dict[str, Any]:
+        """Returns the concrete functions by signature name."""
+        rank = self.rank.get_concrete_function()
+        more = {} if self._catalogue is None else {"top_k": self._catalogue.top_k}
+        return {
+            "serving_default": rank,
+            "rank": rank,
+            "predict_rows": self.predict_rows.get_concrete_function(),
+            "rank_examples": self.rank_examples.get_concrete_function(),
+            **{name: function.get_concrete_function() for name, function in more.items()},
+        }
+
+
+def _calibration(model: FeedbackModel) -> float:
+    """Returns the exponent of the loss a model was trained on, where its effect is known."""
+    loss = model.click_loss
+    if not isinstance(loss, Reweighted) or not isinstance(loss.base, FeedbackCrossEntropy):
+        raise CalibrationError(
+            "calibrate=True undoes the effect of reweighted cross entropy (loss.name='rce'); this "
+            "model was trained on another loss. Export it without."
+        )
+    if loss.negatives != "reweighted" or loss.beta >= 1:
+        raise CalibrationError(
+            "calibrate=True needs loss.negatives='reweighted' and loss.beta below 1, got "
+            f"{loss.negatives!r} and {loss.beta}: elsewhere the effect is not known."
+        )
+    return loss.beta
+
+
+def _calibrated(model: FeedbackModel, logits: Tensors, beta: float) -> Tensors:
+    """Calibrates every output that the click loss has trained."""
+    of_clicks = [task for task in logits if task == "ctr" or not model.has_dislike_head]
+    return {**logits, **{task: calibrated_logits(logits[task], beta) for task in of_clicks}}
+
+
+def _tensor_spec(spec: InputSpec) -> tf.TensorSpec:
+    shape = [axis if isinstance(axis, int) else None for axis in spec.axes]
+    return tf.TensorSpec(shape, tf.as_dtype(spec.dtype), name=spec.name)
