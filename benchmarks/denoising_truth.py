@@ -45,7 +45,7 @@ def main(
         "pipelines/configs/simulated_denoising.toml"
     ),
     models: Annotated[str, typer.Option(help="Models.")] = "gmf,dfn",
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds 0, 1, ... of each.")] = 5,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds 0, 1, ... of each.")] = 3,
     output: Annotated[Path, typer.Option(help="Where the runs go.")] = Path("runs/denoising"),
     set: Annotated[list[str] | None, typer.Option(help="Override; repeatable.")] = None,
 ) -> None:

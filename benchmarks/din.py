@@ -1,4 +1,4 @@
-"""Throughput of DIN's training in samples per CPU second, and where the seconds go.
+"""Throughput of DIN's training in samples per CPU second, with plain and with compiled steps.
 
 One user field, one item field and a click history of 30 items, all full. A CPU second is a second
 of one core: time that several threads spend counts as often as there are threads, so the figure
@@ -7,6 +7,7 @@ does not grow with the number of cores.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.measure import Report
+from tfrec_feedback.layers.given_vectors import all_rows, with_vectors
 from tfrec_feedback.models import build_model
 from tfrec_feedback.optimizers import LazyAdam
 from tfrec_feedback.schema import Feature, FeedbackSequence, Identity, Schema
@@ -28,6 +30,9 @@ FORMS: dict[str, dict[str, Any]] = {
 }
 """Models that are timed, by the widths of their attention: the default, and a common preset."""
 PHASES = ("input", "forward", "backward", "optimiser")
+"""Of a compiled step, each what it takes beyond those before it."""
+AT_ONCE = 20
+"""Steps that one execution takes, and batches that are encoded at once."""
 
 
 def run(
@@ -35,7 +40,7 @@ def run(
     batch_sizes: Sequence[int] = (64, 1024),
     candidates: Sequence[int] = (1, 10),
     forms: Sequence[str] = tuple(FORMS),
-    samples: int = 12_000,
+    samples: int = 40_000,
     rounds: int = 3,
 ) -> Report:
     """Times every combination.
@@ -48,16 +53,20 @@ def run(
         samples: candidates trained on in a timed round.
         rounds: timed rounds; the median is reported.
     """
+    with contextlib.suppress(RuntimeError):  # TensorFlow has started and keeps its threads.
+        tf.config.threading.set_intra_op_parallelism_threads(1)
     report = Report(
         f"DIN training: one user field, one item field, {LENGTH} clicks",
         [
-            *("attention", "width", "batch", "N", "samples/CPU s", "of peer"),
-            *(f"{phase} %" for phase in PHASES),
+            *("attention", "width", "batch", "N", "plain/CPU s", "of peer"),
+            *("compiled/CPU s", "of peer", *PHASES),
         ],
         notes=[
-            "Medians of samples per CPU second; whole steps with LazyAdam, fed from memory by",
-            "tf.data, which cuts raw requests and encodes them. Batch: about so many candidates a",
-            "step, in whole requests. Shares: differences of medians.",
+            "Medians of samples per CPU second, one thread an operation; whole steps with",
+            f"LazyAdam, {AT_ONCE} an execution, fed from memory by tf.data, which encodes the raw",
+            f"requests of {AT_ONCE} steps at once and cuts them. Compiled: with",
+            "model.compiled_training = True. Batch: about so many candidates a step, in whole",
+            "requests. Shares are of a compiled step, differences of medians.",
         ],
     )
     for form in forms:
@@ -66,17 +75,18 @@ def run(
                 for count in candidates:
                     requests = max(batch // count, 1)
                     seconds = phases(FORMS[form], width, requests, count, samples, rounds)
-                    whole = seconds["whole"]
-                    rate = 1.0 / whole
-                    peer = PEER.get((width, batch))
-                    report.rows.append(
-                        [
-                            *(form, width, requests * count, count, rate),
-                            "-" if peer is None else f"{rate / peer:.2f}",
-                            *(f"{seconds[phase] / whole:.0%}" for phase in PHASES),
-                        ]
-                    )
+                    cells = _cells(seconds, PEER.get((width, batch)))
+                    report.rows.append([form, width, requests * count, count, *cells])
     return report
+
+
+def _cells(seconds: dict[str, float], peer: int | None) -> list[Any]:
+    cells: list[Any] = []
+    for way in ("plain", "compiled"):
+        rate = 1.0 / seconds[way]
+        cells += [rate, "-" if peer is None else f"{rate / peer:.2f}"]
+    ends = [0.0, *(seconds[name] for name in ("input", "forward", "gradients", "compiled"))]
+    return [*cells, *(f"{max(share, 0.0):.0%}" for share in np.diff(ends) / ends[-1])]
 
 
 def schema() -> Schema:
@@ -89,16 +99,16 @@ def schema() -> Schema:
 
 
 def dataset(encoder: Any, requests: int, count: int, steps: int) -> tf.data.Dataset:
-    """Returns `steps` batches of random requests, cut and encoded while training runs.
+    """Returns `steps` batches of random requests, encoded and cut while training runs.
 
     Args:
         encoder: the model's.
         requests: a batch.
         count: candidates a request.
-        steps: batches.
+        steps: batches, in multiples of `AT_ONCE`.
     """
     rng = np.random.default_rng(0)
-    rows = 20 * requests
+    rows = AT_ONCE * requests
     shape = (rows, count)
     features = {
         "user_id": rng.integers(USERS, size=rows),
@@ -111,21 +121,21 @@ def dataset(encoder: Any, requests: int, count: int, steps: int) -> tf.data.Data
     labels = {"ctr": clicks, "dislike": np.zeros_like(clicks)}
     held = tf.nest.map_structure(tf.constant, (features, labels))
 
-    def cut(step: tf.Tensor) -> Any:
-        start = requests * tf.cast(step % 20, tf.int32)
-        raw, of_labels = tf.nest.map_structure(lambda x: x[start : start + requests], held)
+    def encode(_: tf.Tensor) -> Any:
+        raw, of_labels = held
         return encoder(raw), of_labels
 
-    return tf.data.Dataset.range(steps).map(cut).prefetch(2)
+    data = tf.data.Dataset.range(steps // AT_ONCE).map(encode).rebatch(requests)
+    return data.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2)
 
 
 def phases(
     options: dict[str, Any], width: int, requests: int, count: int, samples: int, rounds: int
 ) -> dict[str, float]:
-    """Returns CPU seconds a sample of every phase and of the whole, medians of interleaved rounds.
+    """Returns CPU seconds a sample: medians of interleaved rounds.
 
-    Forward is the loss; backward what the gradients take beyond it; the optimiser what a whole
-    step takes beyond those; input what a step fed by tf.data takes beyond one on a batch at hand.
+    Plain and compiled are whole steps; input is the data read without them, forward the loss of
+    a compiled step as well, and gradients its gradients as well.
 
     Args:
         options: of the model.
@@ -135,59 +145,62 @@ def phases(
         samples: of a round.
         rounds: timed rounds.
     """
-    model = build_model("din", schema(), embedding_dim=width, **options)
-    model.compile(LazyAdam())
-    steps = max(samples // (requests * count), 3)
-    data = dataset(model.encoder, requests, count, steps)
-    batch = next(iter(data))
-    step = tf.function(model.train_step, reduce_retracing=True)
-    calls: dict[str, Callable[[], None]] = {
-        "forward": _repeated(_forward(model), batch, steps),
-        "gradients": _repeated(_gradients(model), batch, steps),
-        "step": _repeated(step, batch, steps),
-        "fed step": lambda: _drain(step, data),
-    }
+    steps = AT_ONCE * max(samples // (requests * count * AT_ONCE), 1)
+    calls: dict[str, Callable[[], Any]] = {}
+    for way in ("plain", "compiled"):
+        model = build_model("din", schema(), embedding_dim=width, **options)
+        model.compiled_training = way == "compiled"
+        model.compile(LazyAdam())
+        model.build_weights()
+        data = dataset(model.encoder, requests, count, steps)
+        calls[way] = _epoch(data, model.train_step)
+    calls["input"] = _epoch(data, lambda batch: {"loss": batch[1]["ctr"][0, 0]})
+    calls["forward"] = _epoch(data, _part(model, backward=False))
+    calls["gradients"] = _epoch(data, _part(model, backward=True))
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds + 1):
         for name, call in calls.items():
             start = time.process_time()
             call()
             seconds[name].append(time.process_time() - start)
-    # The first round traces.
-    median = {name: float(np.median(found[1:])) for name, found in seconds.items()}
-    ends = [0.0, *(median[name] for name in ("forward", "gradients", "step", "fed step"))]
+    # The first round traces and compiles.
     trained = steps * requests * count
-    parts = np.maximum(np.diff(ends), 0.0) / trained
-    found = dict(zip(("forward", "backward", "optimiser", "input"), parts.tolist(), strict=True))
-    return {**found, "whole": median["fed step"] / trained}
+    return {name: float(np.median(found[1:])) / trained for name, found in seconds.items()}
 
 
-def _forward(model: tf.keras.Model) -> Callable[..., Any]:
-    return tf.function(lambda batch: model.compute_loss(batch, training=True))
+def _part(model: tf.keras.Model, backward: bool) -> Callable[[Any], Any]:
+    """A compiled step without its update, and without the way back where that is not asked for."""
+    table = model.embedding.embeddings
+    groups = ["context", "candidate", *model.embedding.histories]
+    dense = [variable for variable in model.trainable_variables if variable is not table]
 
-
-def _gradients(model: tf.keras.Model) -> Callable[..., Any]:
-    @tf.function
-    def gradients(batch: Any) -> Any:
+    @tf.function(jit_compile=True)
+    def part(vectors: tf.Tensor, batch: Any) -> Any:
         with tf.GradientTape() as tape:
-            loss = model.compute_loss(batch, training=True)
-        return tape.gradient(loss, model.trainable_variables)
+            tape.watch(vectors)
+            given = with_vectors(batch[0], groups, vectors)
+            loss = model.objective((given, *batch[1:]), training=True).loss
+        return loss, tape.gradient(loss, [*dense, vectors]) if backward else None
 
-    return gradients
+    def step(batch: Any) -> dict[str, tf.Tensor]:
+        rows = all_rows(batch[0], groups)
+        return {"loss": part(tf.gather(table, rows), batch)[0]}
+
+    return step
 
 
-def _repeated(function: Callable[..., Any], batch: Any, times: int) -> Callable[[], None]:
+def _epoch(data: tf.data.Dataset, step: Callable[[Any], Any]) -> Callable[[], None]:
+    @tf.function
+    def several(batches: Any) -> tf.Tensor:
+        loss = tf.constant(0.0)
+        for _ in tf.range(AT_ONCE):
+            loss = step(next(batches))["loss"]
+        return loss
+
     def call() -> None:
-        result: Any = None
-        for _ in range(times):
-            result = function(batch)
-        tf.nest.flatten(result, expand_composites=True)[0].numpy()
+        batches = iter(data)
+        for _ in range(len(data) // AT_ONCE):
+            loss = several(batches)
+        loss.numpy()
 
     return call
-
-
-def _drain(step: Callable[..., Any], data: tf.data.Dataset) -> None:
-    result: Any = None
-    for batch in data:
-        result = step(batch)
-    result["loss"].numpy()

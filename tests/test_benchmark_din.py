@@ -6,7 +6,7 @@ from benchmarks import din
 from tfrec_feedback.models import build_model
 
 
-def test_every_combination_is_timed_and_its_phases_are_shares():
+def test_every_combination_is_timed_with_plain_and_compiled_steps():
     report = din.run((4,), (6, 7), (1, 3), forms=("36",), samples=20, rounds=1)
     assert [row[:4] for row in report.rows] == [
         ["36", 4, 6, 1],
@@ -17,18 +17,21 @@ def test_every_combination_is_timed_and_its_phases_are_shares():
     for row in report.rows:
         assert len(row) == len(report.columns)
         assert row[4] > 0
-        assert row[5] == "-"  # no figure of a peer for this size
-        assert all(float(share.removesuffix("%")) >= 0 for share in row[6:])
+        assert row[6] > 0
+        assert row[5] == row[7] == "-"  # no figure of a peer for this size
+        shares = [float(share.removesuffix("%")) for share in row[8:]]
+        assert len(shares) == len(din.PHASES)
+        assert all(share >= 0 for share in shares)
 
 
 def test_batches_are_full_requests_cut_one_after_another():
     encoder = build_model("din", din.schema(), embedding_dim=2).encoder
-    batches = list(din.dataset(encoder, requests=3, count=2, steps=21))
-    assert len(batches) == 21
+    batches = list(din.dataset(encoder, requests=3, count=2, steps=2 * din.AT_ONCE))
+    assert len(batches) == 2 * din.AT_ONCE
     for encoded, labels in batches:
         assert encoded["click_length"].numpy().tolist() == [din.LENGTH] * 3
         assert encoded["num_candidates"].numpy().tolist() == [2] * 3
         assert labels["ctr"].shape == (3, 2)
     rows = [encoded["click_rows"].numpy() for encoded, _ in batches]
     assert not np.array_equal(rows[0], rows[1])
-    np.testing.assert_array_equal(rows[0], rows[20])
+    np.testing.assert_array_equal(rows[0], rows[din.AT_ONCE])

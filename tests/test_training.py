@@ -117,6 +117,22 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(manifest, tmp_path):
     assert len([name for name in weights if name.endswith("memory:0")]) == 2
 
 
+def test_compiled_steps_train_as_others_and_models_without_them_say_so(manifest, tmp_path):
+    settings = [
+        "model.name=din",
+        "model.deep_units=[8]",
+        "train.epochs=1",
+        "train.diagnostics_steps=0",
+    ]
+    plain, compiled = (
+        train(config(*settings, f"train.compiled={flag}"), manifest, tmp_path / flag)
+        for flag in ("false", "true")
+    )
+    assert plain.history[0]["loss"] == pytest.approx(compiled.history[0]["loss"], rel=1e-4)
+    with pytest.raises(ValueError, match="models with a compiled step, as din; 'dfn_no_feedback'"):
+        train(config("train.compiled=true"), manifest, tmp_path / "dfn")
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_batch(manifest, tmp_path):
     with pytest.raises(
         NonFiniteLossError, match=r"epoch 1, batch 2 \(16 requests: .*learning_rate"

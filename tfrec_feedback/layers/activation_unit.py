@@ -8,8 +8,10 @@ from typing import Any
 import tensorflow as tf
 
 from tfrec_feedback.layers.dice import Activation
-from tfrec_feedback.layers.masking import repeat_rows, sum_rows
-from tfrec_feedback.layers.products import project
+from tfrec_feedback.layers.masking import masked_softmax, repeat_rows, sum_rows
+from tfrec_feedback.layers.padded_attention import PaddedEvents, dice_scores
+from tfrec_feedback.layers.pair_layer import Kernels, pre_activations
+from tfrec_feedback.layers.products import batched_product, project
 
 
 @tf.keras.utils.register_keras_serializable(package="tfrec_feedback")
@@ -24,7 +26,8 @@ class ActivationUnit(tf.keras.layers.Layer):
         [q, k, q - k, q * k] W = q (W_q + W_d) + k (W_k - W_d) + (q * k) W_p
 
     the first product is made once a candidate, the second once an event of a request, and only
-    the third once a pair. Padded events are never looked at: events are ragged.
+    the third once a pair. Padded events are never looked at: events are ragged, or, in steps that
+    are compiled and need static shapes, `PaddedEvents`, with the same result.
 
     Args:
         units: hidden widths of the network.
@@ -32,7 +35,8 @@ class ActivationUnit(tf.keras.layers.Layer):
         softmax: normalises the weights over the events of a request.
 
     Call arguments:
-        inputs: `(candidates, events)`: float tensor `[R, N, D]` and ragged `[R, (n), D]`.
+        inputs: `(candidates, events)`: float tensor `[R, N, D]` and ragged `[R, (n), D]`, or
+            `PaddedEvents` of `[R, T, D]`.
         mask: `[R, N]`, 1 where a candidate is valid; Dice's statistics need it in training.
         training: enables Dice's batch statistics.
 
@@ -76,13 +80,12 @@ class ActivationUnit(tf.keras.layers.Layer):
     ) -> tf.Tensor:
         """Returns the pooled events of every candidate; see the class."""
         candidates, events = inputs
+        if isinstance(events, PaddedEvents):
+            weights = self._padded_weights(candidates, events, mask, training)
+            return batched_product(tf.transpose(weights, [0, 2, 1]), events.flat_values)
         keys, requests = events.flat_values, events.value_rowids()
         mask = None if mask is None or not training else tf.gather(mask, requests)
-        hidden = self._first(candidates, keys, requests)
-        for layer, activation in zip([None, *self._deeper], self._activations, strict=True):
-            hidden = hidden if layer is None else layer(hidden)
-            hidden = activation((hidden, mask), training=training)
-        weights = tf.squeeze(self._score(hidden), -1)
+        weights = self._after_first(self._first(candidates, keys, requests), mask, training)
         if self.softmax:
             weights = segment_softmax(weights, requests, events.nrows())
         weighted = tf.expand_dims(weights, -1) * tf.expand_dims(keys, 1)
@@ -90,12 +93,44 @@ class ActivationUnit(tf.keras.layers.Layer):
 
     def _first(self, candidates: tf.Tensor, keys: tf.Tensor, requests: tf.Tensor) -> tf.Tensor:
         """The first layer before its activation, for every event and candidate, `[V, N, U]`."""
-        of_query, of_key, of_difference, of_product = tf.split(self.kernel, 4)
-        query = project(candidates, of_query + of_difference) + self.bias
-        key = project(keys, of_key - of_difference)
+        kernels = self._kernels()
+        query = project(candidates, kernels.of_query) + kernels.bias
+        key = project(keys, kernels.of_key)
         products = repeat_rows(candidates, requests) * tf.expand_dims(keys, 1)
         shared = repeat_rows(query, requests) + tf.expand_dims(key, 1)
-        return shared + project(products, of_product)
+        return shared + project(products, kernels.of_product)
+
+    def _kernels(self) -> Kernels:
+        of_query, of_key, of_difference, of_product = tf.split(self.kernel, 4)
+        return Kernels(of_query + of_difference, of_key - of_difference, of_product, self.bias)
+
+    def _after_first(self, hidden: tf.Tensor, mask: Any, training: bool | None) -> tf.Tensor:
+        """The weight of every pair, by what the first layer made of it: `[..., U]` to `[...]`."""
+        for layer, activation in zip([None, *self._deeper], self._activations, strict=True):
+            hidden = hidden if layer is None else layer(hidden)
+            hidden = activation((hidden, mask), training=training)
+        return tf.squeeze(self._score(hidden), -1)
+
+    def _padded_weights(
+        self, candidates: tf.Tensor, events: PaddedEvents, mask: Any, training: bool | None
+    ) -> tf.Tensor:
+        """The weight of every pair, `[R, T, N]`; garbage at padded events."""
+        if mask is None:
+            mask = tf.ones(tf.shape(candidates)[:2])
+        kernels, dice = self._kernels(), self._activations[0].dice
+        if training and dice is not None and not self._deeper:
+            output = self._score.kernel[:, 0]
+            weights = dice_scores(candidates, events, mask, kernels, dice, output)
+            weights += self._score.bias
+        else:
+            s = pre_activations(candidates, events.flat_values, events.valid, kernels)
+            pairs = events.valid[..., tf.newaxis] * mask[:, tf.newaxis]
+            s = tf.reshape(s, tf.concat([tf.shape(pairs), [self.units[0]]], 0))
+            weights = self._after_first(s, pairs, training)
+        if not self.softmax:
+            return weights
+        across = tf.transpose(weights, [0, 2, 1])
+        return tf.transpose(masked_softmax(across, events.valid[:, tf.newaxis]), [0, 2, 1])
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor arguments."""

@@ -8,7 +8,8 @@ import tensorflow as tf
 
 from tfrec_feedback.layers.products import batched_product
 
-_EPSILON = 1e-9
+EPSILON = 1e-9
+"""Added to variances."""
 
 
 @tf.keras.utils.register_keras_serializable(package="tfrec_feedback")
@@ -57,20 +58,29 @@ class Dice(tf.keras.layers.Layer):
         """Returns the activation of every position."""
         s, mask = inputs
         if not training:
-            scale = tf.math.rsqrt(self.moving_variance + _EPSILON)
+            scale = tf.math.rsqrt(self.moving_variance + EPSILON)
             p = tf.sigmoid((s - self.moving_mean) * scale)
             return s * (self.alpha + (1.0 - self.alpha) * p)
         rows = tf.reshape(s, [-1, s.shape[-1]])
         shares = _shares(rows, mask)
         activated, mean, variance = batch_dice(rows, self.alpha, shares)
-        # A batch without any valid row moves nothing.
-        pace = (1.0 - self.momentum) * tf.reduce_sum(shares)
+        self.move_averages(mean, variance, tf.reduce_sum(shares))
+        return tf.reshape(activated, tf.shape(s))
+
+    def move_averages(self, mean: tf.Tensor, variance: tf.Tensor, any_valid: tf.Tensor) -> None:
+        """Moves the averages by the statistics of a batch.
+
+        Args:
+            mean: `[D]`.
+            variance: `[D]`.
+            any_valid: scalar, 1, or 0 for a batch without any valid row: that moves nothing.
+        """
+        pace = (1.0 - self.momentum) * any_valid
         seen = self.seen + pace * (1.0 - self.seen)
         step = tf.math.divide_no_nan(pace, tf.maximum(seen, pace))
         self.moving_mean.assign_add(step * (mean - self.moving_mean))
         self.moving_variance.assign_add(step * (variance - self.moving_variance))
         self.seen.assign(seen)
-        return tf.reshape(activated, tf.shape(s))
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor arguments."""
@@ -103,7 +113,7 @@ def batch_dice(s: tf.Tensor, alpha: tf.Tensor, shares: tf.Tensor) -> Any:
     mean = batched_product(shares, s)
     centred = s - mean
     variance = batched_product(shares, tf.square(centred))
-    scale = tf.math.rsqrt(variance + _EPSILON)
+    scale = tf.math.rsqrt(variance + EPSILON)
     p = tf.sigmoid(centred * scale)
     gate = alpha + (1.0 - alpha) * p
 

@@ -9,6 +9,8 @@ import tensorflow as tf
 
 from tfrec_feedback.layers.dropout import ResumableDropout
 from tfrec_feedback.layers.feature_encoding import Tensors, table_offsets
+from tfrec_feedback.layers.masking import length_mask
+from tfrec_feedback.layers.padded_attention import PaddedEvents
 from tfrec_feedback.schema import Feature, FeedbackSequence, Schema
 
 
@@ -18,13 +20,14 @@ class EmbeddedRequest(NamedTuple):
     Attributes:
         context: `[R, F_context, D]`.
         candidates: `[R, N, F_candidate, D]`.
-        histories: for each feedback, ragged `[R, (n), F_history, D]`: valid events alone.
+        histories: for each feedback, ragged `[R, (n), F_history, D]`: valid events alone; or
+            `PaddedEvents` of `[R, T, F_history, D]`, where the batch came with its vectors.
         samples: the same of items drawn from the user's whole earlier log; training batches alone.
     """
 
     context: tf.Tensor
     candidates: tf.Tensor
-    histories: dict[str, tf.RaggedTensor]
+    histories: dict[str, tf.RaggedTensor | PaddedEvents]
     samples: dict[str, tf.RaggedTensor]
 
 
@@ -46,7 +49,8 @@ class FeatureEmbedding(tf.keras.layers.Layer):
 
     Call arguments:
         encoded: output of `FeatureEncoder`: `<group>_rows`, `<group>_weights`. Padded candidates
-            have weight 0 and padded events are not looked up, so padding is never trained.
+            have weight 0 and padded events are not looked up, so padding is never trained. What
+            has `<group>_vectors` (`with_vectors`) is not looked up.
 
     Returns:
         `EmbeddedRequest`.
@@ -103,22 +107,26 @@ class FeatureEmbedding(tf.keras.layers.Layer):
         return EmbeddedRequest(context, candidates, histories, samples)
 
     def _lookup(self, group: str, used: Sequence[Feature], encoded: Tensors) -> tf.Tensor:
-        vectors = tf.gather(self.embeddings, encoded[f"{group}_rows"])
+        given = encoded.get(f"{group}_vectors")
+        vectors = tf.gather(self.embeddings, encoded[f"{group}_rows"]) if given is None else given
         vectors *= encoded[f"{group}_weights"][..., tf.newaxis]
         return sum_slots(vectors, used)
 
-    def _history(self, sequence: FeedbackSequence, encoded: Tensors) -> tf.RaggedTensor:
+    def _history(self, sequence: FeedbackSequence, encoded: Tensors) -> Any:
         """Looks up valid events alone: most histories are much shorter than the longest."""
         name = sequence.name
         used = [self.schema.feature(feature) for feature in sequence.features]
         keys, lengths = (f"{name}_rows", f"{name}_weights"), encoded[sequence.length]
+        if f"{name}_vectors" in encoded:
+            valid = length_mask(lengths, tf.shape(encoded[keys[0]])[1])
+            return PaddedEvents(self._lookup(name, used, encoded), valid)
         # RaggedTensor.from_tensor is some thirty operations a tensor, most of a small request.
         where = tf.where(tf.sequence_mask(lengths, tf.shape(encoded[keys[0]])[1]))
         if all(feature.max_values == 1 for feature in used):  # Valid events weigh 1.
             vectors = tf.gather(self.embeddings, tf.gather_nd(encoded[keys[0]], where))
         else:
-            valid = {key: tf.gather_nd(encoded[key], where) for key in keys}
-            vectors = self._lookup(name, used, valid)
+            events = {key: tf.gather_nd(encoded[key], where) for key in keys}
+            vectors = self._lookup(name, used, events)
         return tf.RaggedTensor.from_row_lengths(vectors, tf.cast(lengths, tf.int64), validate=False)
 
     def table(self, name: str) -> tf.Tensor:

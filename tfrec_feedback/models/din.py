@@ -10,6 +10,7 @@ import tensorflow as tf
 from tfrec_feedback.layers import ActivationUnit, SplitMLP
 from tfrec_feedback.models.base import Tensors, side_by_side
 from tfrec_feedback.models.baseline import Baseline, events_of
+from tfrec_feedback.models.compiled_step import can_compile, compiled_step
 from tfrec_feedback.schema import Schema
 
 
@@ -34,8 +35,17 @@ class DIN(Baseline):
         output_bias: see `FeedbackModel`.
         **options: see `Baseline`.
 
+    Attributes:
+        compiled_training: whether XLA compiles training steps; set it before the first. Such a
+            step takes the same descent in a third to a half of the time where histories are
+            nearly full, but looks at padded events, and compiling takes seconds for every shape
+            of a batch. Steps that cannot be compiled with the same result, see `can_compile`, are
+            taken as ever. Off by default: in most logs most positions of a history are padding.
+
     Reference: Zhou et al., 2018, Deep Interest Network for Click-Through Rate Prediction, KDD.
     """
+
+    compiled_training = False
 
     def __init__(
         self,
@@ -62,6 +72,7 @@ class DIN(Baseline):
             for history in self.histories
         }
         self.deep = SplitMLP(deep_units, deep_activation, dropout)
+        self.drops_out = bool(dropout or self.context_dropout)
 
     def call(self, features: Tensors, training: bool | None = None) -> Tensors:
         """Scores every candidate of every request; reads as figure 2 of the paper."""
@@ -78,3 +89,9 @@ class DIN(Baseline):
         user, items = side_by_side(fields.context), side_by_side(fields.candidates)
         candidates = tf.concat([items, *interests], axis=-1)
         return self.task_logits(self.deep((user, candidates), mask=valid, training=training))
+
+    def train_step(self, inputs: Any) -> dict[str, tf.Tensor]:
+        """One optimiser step, compiled where that is asked for and changes nothing."""
+        if self.compiled_training and can_compile(self) and not self.drops_out:
+            return self.step_results(compiled_step(self, inputs), tf.constant(0.0))
+        return super().train_step(inputs)
