@@ -6,7 +6,8 @@ r"""Cross entropy, truncated and reweighted, on interactions: tables of the ADT 
 
 Options of a loss are chosen on the validation split, with one seed, among drop rates and exponents
 of the paper's grid and ramps as long as runs are here; every model then runs with all seeds. Test
-items are ranked by those runs alone. Finished runs are kept.
+items are ranked by those runs alone, unless `--sensitivity` asks for the others once the choice is
+made. Finished runs are kept.
 """
 
 from __future__ import annotations
@@ -54,6 +55,9 @@ def main(
     models: Annotated[str, typer.Option(help="Recommenders.")] = "gmf,neumf,cdae",
     seeds: Annotated[int, typer.Option(min=1, help="Seeds 0, 1, ... of each.")] = 5,
     output: Annotated[Path, typer.Option(help="Where the runs go.")] = Path("runs/denoising"),
+    sensitivity: Annotated[
+        bool, typer.Option(help="Rank test items by every setting tried, for visualize --grid.")
+    ] = False,
     set: Annotated[list[str] | None, typer.Option(help="Override; repeatable.")] = None,
 ) -> None:
     """Compares losses on one prepared data set, each with options chosen on validation."""
@@ -69,6 +73,9 @@ def main(
                 found = [ranked(study, setting, seed) for seed in range(seeds)]
                 values = {name: np.stack([of[name] for of in found]) for name in METRICS}
                 rows.append({"model": model, "setting": setting, "values": values})
+            # Only once the choice is made.
+            for setting in grid(model) if sensitivity else ():
+                ranked(study, setting, 0)
         table = markdown(rows)
     typer.echo(table)
     (folder / "table.md").write_text(table + "\n", encoding="utf-8")

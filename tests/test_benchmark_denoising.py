@@ -2,15 +2,17 @@
 
 import numpy as np
 import pytest
+import typer
 from rich.console import Console
 
-from benchmarks import denoising, denoising_truth, recommenders
+from benchmarks import denoising, denoising_quality, denoising_truth, recommenders
 from benchmarks.loss_study import LossStudy, Setting
 from tests.data.logs import prepared_simulation
 from tests.data.ratings import write_ratings
 from tfrec_feedback.data.dataset import request_dataset
 from tfrec_feedback.data.interactions import prepare_interactions
 from tfrec_feedback.data.sources import load_interaction_source
+from tfrec_feedback.denoising.record import DenoisingRecord
 from tfrec_feedback.evaluation import predict, ranking_metrics
 from tfrec_feedback.models import build_model
 
@@ -85,6 +87,39 @@ def test_the_table_compares_with_cross_entropy_of_the_same_model():
     assert "p =" not in lines[2]
     assert lines[3].startswith("| `gmf` | rce-0.1 |")
     assert lines[3].count("+0.1250 (p = 0.000)") == len(denoising.METRICS)
+
+
+@pytest.fixture
+def study_folder(tmp_path):
+    """Two seeds of a loss that drops, one of plain cross entropy."""
+    sums = {"batches": 1, "elements": 20, "drop_rate": 0.2, "positives": 10, "loss": 7.0}
+    sums |= {"dropped": 4, "weight": 6.0, "known": 10, "false_positives": 5, "loss_false": 5.0}
+    for name, dropped_false in {"tce-0.2-0": 3, "tce-0.2-1": 4, "ce-0": 0}.items():
+        of_run = {**sums, "dropped_false": dropped_false, "weight_false": 5.0 - dropped_false}
+        if name == "ce-0":
+            of_run |= {"dropped": 0, "weight": 10.0}
+        run = tmp_path / "study" / "gmf" / name
+        run.mkdir(parents=True)
+        series = {key: np.array([value], np.float64) for key, value in of_run.items()}
+        DenoisingRecord(name.split("-")[0], series, {}).save(run)
+    return tmp_path / "study"
+
+
+def test_what_was_dropped_is_set_beside_chance(study_folder, capsys):
+    denoising_quality.main(study_folder, fewest=1)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].startswith("| `gmf` | ce | 1 | 0.0000 | - | - | 0.5000 | 0.4000 | 1.0000 |")
+    assert lines[3].startswith(
+        "| `gmf` | tce-0.2 | 2 | 0.4000 | 0.7000 ± 0.1000 | 0.8750 ± 0.1250 | 0.5000 |"
+    )
+    denoising_quality.main(study_folder, fewest=2)
+    assert "| ce |" not in capsys.readouterr().out
+
+
+def test_a_folder_without_diagnostics_is_named(study_folder, capsys):
+    with pytest.raises(typer.Exit):
+        denoising_quality.main(study_folder / "gmf", fewest=2)
+    assert "run benchmarks.denoising" in capsys.readouterr().err
 
 
 def test_truth_is_joined_exposure_by_exposure(tmp_path):
