@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from google.protobuf.message import DecodeError
 
 from serving import wire
-from tfrec_feedback.requests import RequestError
+from tfrec_feedback.requests import SESSION, RequestError
+from tfrec_feedback.schema import Feature, Schema
 
 # A record is: length (8 bytes, little-endian), its checksum (4), the data, its checksum (4).
 _LENGTH_BYTES = 8
@@ -88,3 +90,64 @@ def num_candidates(record: bytes, index: int = 0) -> int:
             "with `python -m pipelines.prepare`."
         )
     return value[0]
+
+
+def decode_record(schema: Schema, record: bytes, index: int = 0) -> dict[str, Any]:
+    """Returns a record as the request that a person would write.
+
+    Args:
+        schema: what the record holds.
+        record: a serialised `tf.train.Example`.
+        index: its number, for the error message.
+
+    Returns:
+        A mapping with `context`, `histories` and `candidates`, as `encode_requests` takes it.
+
+    Raises:
+        RequestError: when the bytes are not a record of the schema.
+    """
+    values = parse_record(record, index)
+    count = num_candidates(record, index)
+    columns = _Columns(values, index)
+    request: dict[str, Any] = {
+        "context": {f.name: columns.of(f, f.name, 1)[0] for f in schema.context},
+        "histories": {},
+        "candidates": {f.name: columns.of(f, f.name, count) for f in schema.candidate},
+    }
+    for sequence in schema.histories:
+        length = (values.get(sequence.length) or [0])[0]
+        if not length:
+            continue
+        history = {
+            name: columns.of(schema.feature(name), f"{sequence.name}_{name}", int(length))
+            for name in sequence.features
+        }
+        if sequence.num_sessions:
+            history[SESSION] = list(values.get(sequence.session, []))
+        request["histories"][sequence.name] = history
+    return request
+
+
+class _Columns:
+    """The features of one record, cut into entries."""
+
+    def __init__(self, values: Mapping[str, Any], index: int):
+        self._values = values
+        self._index = index
+
+    def of(self, feature: Feature, name: str, entries: int) -> list[Any]:
+        """Returns one value an entry, or a list of them where the feature is multi-valued."""
+        flat = [
+            v.decode("utf-8", "replace") if isinstance(v, bytes) else v
+            for v in self._values.get(name, [])
+        ]
+        width = feature.max_values
+        if len(flat) != entries * width:
+            raise RequestError(
+                f"record {self._index}: {name!r} holds {len(flat)} values, the schema says "
+                f"{entries * width}. Record and schema do not belong together."
+            )
+        if width == 1:
+            return flat
+        counts = self._values.get(f"{name}_count", [])
+        return [flat[n * width : n * width + k] for n, k in enumerate(counts)]
