@@ -25,6 +25,7 @@ from serving.client_core import Result, Steps
 from serving.errors import ServingError
 from serving.signatures import ModelMetadata
 from serving.wire import Method
+from tfrec_feedback.schema import Schema
 
 _CLOSED = "The client is closed; make another."
 
@@ -124,6 +125,10 @@ class AsyncFeedbackClient(ClientBase):
     ) -> list[Scores]:
         """Scores request records, see `FeedbackClient.rank_examples`."""
         return await self._run(self._core.rank_examples(records), self._deadline(timeout))
+
+    async def schema(self, *, timeout: float | None = None) -> Schema:
+        """Returns what a request holds, see `FeedbackClient.schema`."""
+        return await self._run(self._core.agree(), self._deadline(timeout))
 
     async def metadata(self, *, timeout: float | None = None) -> ModelMetadata:
         """Returns name, version and signatures, see `FeedbackClient.metadata`."""

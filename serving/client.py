@@ -31,6 +31,7 @@ from serving.client_core import Result, Steps
 from serving.errors import ServingError
 from serving.policy import Cancellation, RetryPolicy, TlsConfig
 from serving.signatures import ModelMetadata
+from tfrec_feedback.schema import Schema
 
 
 class FeedbackClient(ClientBase):
@@ -162,6 +163,18 @@ class FeedbackClient(ClientBase):
             ServingError: see the class.
         """
         return self._run(self._core.rank_examples(records), self._deadline(timeout), cancellation)
+
+    def schema(self, *, timeout: float | None = None) -> Schema:
+        """Returns what a request holds: the given schema, checked, or one read from the server.
+
+        Args:
+            timeout: see the class.
+
+        Raises:
+            ServingError: see the class; FAILED_PRECONDITION when schema and model do not belong
+                together.
+        """
+        return self._run(self._core.agree(), self._deadline(timeout), None)
 
     def metadata(self, *, timeout: float | None = None) -> ModelMetadata:
         """Returns name, version and signatures of the served model.

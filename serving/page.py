@@ -25,7 +25,7 @@ from serving.batching import Scores
 from serving.client import FeedbackClient
 from serving.client_requests import load_requests, parse_json
 from serving.errors import ServingError
-from serving.page_html import context, document, forms, history, join, ranked, tag
+from serving.page_html import FORM_SCRIPT, context, document, forms, history, join, ranked, tag
 from serving.records import decode_record, read_records
 from tfrec_feedback.requests import RequestError, encode_requests
 from tfrec_feedback.schema import Schema
@@ -186,7 +186,7 @@ class ScoringPage:
             forms(self._names, picked, text),
             result,
         ]
-        return status, _HTML, document(self._title, *content)
+        return status, _HTML, document(self._title, *content, script=FORM_SCRIPT)
 
 
 def golden_requests(path: Path, schema: Schema) -> list[dict[str, Any]]:

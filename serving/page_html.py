@@ -95,7 +95,7 @@ tbody tr:last-child > * { border-bottom: 0; }
 .grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(18rem, 1fr)); gap: 1rem; }
 .grid table { font-size: .9rem; } .grid .scroll { max-height: 22rem; overflow-y: auto; }
 """
-_SCRIPT = """
+FORM_SCRIPT = """
 const pick = document.getElementById("golden");
 if (pick) {
   pick.addEventListener("change", () => pick.form.submit());
@@ -112,25 +112,29 @@ def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
 
 
-# Should a hole ever let markup through, the browser still runs no script but the one above.
-_POLICY = (
-    f"default-src 'none'; style-src {_hash(_STYLE)}; script-src {_hash(_SCRIPT)}; "
-    "form-action 'self'; base-uri 'none'"
-)
+def document(title: str, *content: object, script: str = "") -> bytes:
+    """Returns a whole page.
 
-
-def document(title: str, *content: object) -> bytes:
-    """Returns a whole page."""
+    Args:
+        title: of the page, and its heading.
+        content: markup, or text.
+        script: the one script that may run. Should a hole ever let markup through, the page's
+            policy still stops any other.
+    """
+    scripts = _hash(script) if script else "'none'"
+    policy = f"default-src 'none'; style-src {_hash(_STYLE)}; script-src {scripts}; "
+    policy += "form-action 'self'; base-uri 'none'"
     head = join(
         [
             Markup('<meta charset="utf-8">'),
-            Markup(f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'),
+            Markup(f'<meta http-equiv="Content-Security-Policy" content="{policy}">'),
             Markup('<meta name="viewport" content="width=device-width, initial-scale=1">'),
             tag("title", title),
             tag("style", Markup(_STYLE)),
         ]
     )
-    body = tag("body", tag("h1", title), *content, tag("script", Markup(_SCRIPT)))
+    last = tag("script", Markup(script)) if script else ""
+    body = tag("body", tag("h1", title), *content, last)
     text = f"<!doctype html>\n{tag('html', tag('head', head), body, lang='en')}\n"
     # A lone surrogate of a request is no UTF-8; it must not take the page with it.
     return text.encode("utf-8", "replace")
@@ -177,10 +181,10 @@ def ranked(columns: Mapping[str, Sequence[Any]], scores: Scores) -> Markup:
         cells += [tag("td", cell(column[n])) for column in columns.values()]
         cells += [_score(index, scores[task], n) for index, task in enumerate(scores)]
         rows.append(tag("tr", *cells))
-    table = _table(heads, rows)
+    drawn = table(heads, rows)
     left = len(order) - MOST_ROWS
     note = tag("p", f"and {left:,} more with lower scores", class_="soft") if left > 0 else ""
-    return join([table, note])
+    return join([drawn, note])
 
 
 def _score(index: int, values: np.ndarray, n: int) -> Markup:
@@ -202,16 +206,17 @@ def history(name: str, columns: Mapping[str, Sequence[Any]]) -> Markup:
         tag("tr", *(tag("td", cell(column[t])) for column in columns.values()))
         for t in reversed(range(max(0, length - MOST_ROWS), length))
     ]
-    return tag("section", title, _table(heads, rows))
+    return tag("section", title, table(heads, rows))
 
 
 def context(values: Mapping[str, Any]) -> Markup:
     """Returns the table of the context's features."""
     rows = [tag("tr", tag("th", name), tag("td", cell(v))) for name, v in values.items()]
-    return _table([tag("th", "feature"), tag("th", "value")], rows)
+    return table([tag("th", "feature"), tag("th", "value")], rows)
 
 
-def _table(heads: Sequence[Markup], rows: Sequence[Markup]) -> Markup:
+def table(heads: Sequence[Markup], rows: Sequence[Markup]) -> Markup:
+    """Returns a table that scrolls where it is too wide."""
     head, body = tag("thead", tag("tr", *heads)), tag("tbody", *rows)
     return tag("div", tag("table", head, body), class_="scroll")
 

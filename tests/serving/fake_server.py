@@ -1,6 +1,7 @@
 """A gRPC server without TensorFlow that answers as the tiny model does, and fails on demand."""
 
 import dataclasses
+import math
 import threading
 import time
 from concurrent import futures
@@ -41,6 +42,9 @@ class FakeServer:
         bias: added to `ctr` by the versions of this dictionary.
         labels: versions by label.
         swap_delay: seconds that a new version takes to be served.
+        stall_after: number of Predicts after which none is answered.
+        script_after: number of Predicts after which the script begins.
+        wrong_while_swapping: whether scores are wrong while a new version is not yet served.
     """
 
     base: Path | None = None
@@ -50,6 +54,9 @@ class FakeServer:
     bias: dict = dataclasses.field(default_factory=dict)
     labels: dict = dataclasses.field(default_factory=dict)
     swap_delay: float = 0.0
+    stall_after: float = math.inf
+    script_after: int = 0
+    wrong_while_swapping: bool = False
 
     def __enter__(self):
         self.peers, self.requests, self.cancelled = set(), [], threading.Event()
@@ -106,11 +113,12 @@ class FakeServer:
         self.peers.add(context.peer())
         self.requests.append(request)
         context.add_callback(lambda: context.code() is None and self.cancelled.set())
-        if self.script:
+        if self.script and len(self.requests) > self.script_after:
             context.abort(*self.script.pop(0))
-        end = time.monotonic() + self.delay
+        stalls = len(self.requests) > self.stall_after
+        end = time.monotonic() + (60.0 if stalls else self.delay)
         while time.monotonic() < end and context.is_active():
-            time.sleep(min(0.005, self.delay))
+            time.sleep(0.005)
         spec = self._spec(request, context)
         x = {name: from_proto(proto) for name, proto in request.inputs.items()}
         clicks = x["click_item_id"] * (
@@ -118,6 +126,8 @@ class FakeServer:
         )
         user = x["hour"] + _HISTORY * clicks.sum(axis=1)
         ctr = user[:, None] + x["item_id"] / 2 + self.bias.get(spec.version.value, 0.0)
+        if self.wrong_while_swapping and spec.version.value != max(self.first_seen):
+            ctr = ctr + 0.5
         response = wire.PredictResponse(model_spec=spec)
         response.outputs["ctr"].CopyFrom(to_proto(ctr.astype(np.float32)))
         response.outputs["dislike"].CopyFrom(to_proto(x["price"]))

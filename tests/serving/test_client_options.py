@@ -232,7 +232,7 @@ def test_asyncio_calls_run_side_by_side(fake):
     assert seconds < 8 * 0.4 / 2
 
 
-@pytest.mark.parametrize("module", ["client", "client_command", "aio", "page"])
+@pytest.mark.parametrize("module", ["client", "client_command", "aio", "page", "loadtest"])
 def test_what_the_base_install_runs_loads_nothing_heavy(module):
     code = (
         f"import sys, serving.{module}; "
