@@ -179,7 +179,7 @@ class ClientCore:
     def _predict(self, signature: str, batch: Mapping[str, np.ndarray]) -> Steps[Scores]:
         request = wire.PredictRequest(model_spec=self._spec(signature))
         for name, array in batch.items():
-            request.inputs[name].CopyFrom(to_proto(array))
+            to_proto(array, request.inputs[name])
         answer = yield Call(wire.PREDICT, request)
         try:
             return {name: from_proto(proto) for name, proto in sorted(answer.outputs.items())}
