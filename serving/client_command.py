@@ -24,7 +24,7 @@ from serving.client_requests import (
 )
 from serving.errors import ServingError
 from serving.policy import RetryPolicy, TlsConfig
-from serving.records import read_records
+from serving.records import golden_file, read_records
 from tfrec_feedback.requests import RequestError
 from tfrec_feedback.schema import Schema, SchemaError
 
@@ -82,7 +82,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--target", required=True, metavar="HOST:PORT", help="the server")
     parser.add_argument("--model", required=True, metavar="NAME", help="as it is served")
     parser.add_argument(
-        "--request", required=True, type=Path, metavar="FILE", help=".json, .jsonl or .tfrecord"
+        "--request",
+        required=True,
+        type=Path,
+        metavar="PATH",
+        help=".json, .jsonl, .tfrecord, or the folder of a model with golden requests",
     )
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--label", help="version by its label, such as canary")
@@ -126,7 +130,7 @@ def _positive(text: str) -> int:
 
 def _scored(options: argparse.Namespace) -> list[tuple[Candidates, Scores]]:
     schema = Schema.from_json(options.schema) if options.schema else None
-    path: Path = options.request
+    path = golden_file(options.request)
     records = list(read_records(path)) if path.suffix == ".tfrecord" and path.is_file() else None
     if records == []:
         raise RequestError(f"{path} holds no requests.")

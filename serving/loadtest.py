@@ -1,13 +1,16 @@
 """`python -m serving.loadtest`: what a server carries, at what latency, and through a swap.
 
-    python -m serving.loadtest --target localhost:8500 --model dfn --requests golden.tfrecord \
+    python -m serving.loadtest --target localhost:8500 --model dfn --requests models/dfn \
         --rate 50 100 200 --seconds 20 --html load.html
     python -m serving.loadtest --target localhost:8500 --model dfn --requests requests.json \
         --closed --concurrency 1 2 4 --candidates 10 100 1000
-    python -m serving.loadtest --target localhost:8500 --model dfn --requests requests.json \
-        --rate 50 --seconds 30 --rehearse-swap models/dfn/7
-    python -m serving.loadtest --tune models/dfn --model dfn --requests requests.json \
-        --p99-ms 20 --flags flags.txt
+    python -m serving.loadtest --target localhost:8500 --model dfn --rate 50 --seconds 30 \
+        --rehearse-swap models/dfn/7
+    python -m serving.loadtest --tune models/dfn --model dfn --p99-ms 20 --flags flags.txt
+
+`--requests` takes a file, or a published model whose golden requests are meant: the folder of a
+version, or of all versions, of which the newest is taken. Rehearsals and tuning take those of
+their model when it is left out.
 
 Exit codes: 0 measured; 1 the server failed, answered wrongly through a swap, or meets no latency
 target; 2 wrong options or requests; 130 interrupted.
@@ -27,14 +30,13 @@ from typing import Any
 
 from serving.client import FeedbackClient, ServingError
 from serving.client_command import INTERRUPTED, SERVER_FAILED, WRONG_INPUT, add_tls_options, tls_of
-from serving.client_requests import load_requests, text_table
-from serving.loadtest_load import MOST_SECONDS, Load, Payload, closed_loop, open_loop
+from serving.client_requests import text_table
+from serving.loadtest_load import MOST_SECONDS, Load, closed_loop, open_loop
 from serving.loadtest_report import html_report, rows_of
+from serving.loadtest_requests import read_payloads, resized
 from serving.loadtest_samples import summary
 from serving.loadtest_swap import SwapError, rehearse
 from serving.loadtest_tune import TuneError, Tuning, tune, write_flags
-from serving.page import as_columns
-from serving.records import decode_record, read_records
 from tfrec_feedback.requests import RequestError
 from tfrec_feedback.schema import Schema
 
@@ -74,6 +76,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if (options.target is None) == (options.tune is None):
         parser.error("give --target, or --tune with the folder of a model's versions")
+    options.requests = options.requests or options.rehearse_swap or options.tune
+    if options.requests is None:
+        parser.error("give --requests: a file, or the folder of a model with golden requests")
     if options.target and not options.allow_remote and not is_loopback(options.target):
         parser.error(
             f"{options.target} is not a loopback address: a load test can take a server down. "
@@ -99,7 +104,12 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--target", metavar="HOST:PORT", help="the server")
     add("--model", required=True, metavar="NAME", help="as it is served")
-    add("--requests", required=True, type=Path, metavar="FILE", help=".json, .jsonl or .tfrecord")
+    add(
+        "--requests",
+        type=Path,
+        metavar="PATH",
+        help=".json, .jsonl, .tfrecord, or a model's folder",
+    )
     add("--label", help="version by its label")
     add("--seconds", type=float, default=10.0, help="a load lasts (default 10)")
     add("--max-calls", type=int, default=100_000, help="of a load (default 100,000)")
@@ -134,7 +144,7 @@ def _report(options: argparse.Namespace) -> dict[str, Any]:
         options.target, options.model, timeout=options.timeout, **client_options
     ) as client:
         served, schema = client.metadata(), client.schema()
-    payloads = _payloads(options)
+    payloads = read_payloads(options.requests)
     load = Load(
         options.target, options.model, payloads, options.seconds, options.max_calls,
         options.timeout, client_options, seed=options.seed,
@@ -155,14 +165,17 @@ def _tuned(options: argparse.Namespace) -> dict[str, Any]:
     tuning = Tuning(
         base=options.tune,
         model=options.model,
-        payloads=_payloads(options),
+        payloads=read_payloads(options.requests),
         p99_ms=options.p99_ms,
         seconds=options.seconds,
-        concurrency=max(options.concurrency),
+        concurrency=tuple(options.concurrency),
     )
     found = tune(tuning)
-    met = "meets" if found["within"] else "NO SETTING MEETS; closest:"
-    text = f"{met} p99 of {options.p99_ms:g} ms: {' '.join(found['flags'])}"
+    goal = f"p99 of {options.p99_ms:g} ms"
+    met = f"No setting meets a {goal}; closest"
+    if found["within"]:
+        met = f"{found['rate']:g} calls a second within a {goal}"
+    text = f"{met}: {' '.join(found['flags'])}"
     return {"tuning": found, "runs": found["runs"], "summary": text}
 
 
@@ -179,7 +192,7 @@ def _runs(load: Load, options: argparse.Namespace, schema: Schema) -> list[dict[
     for candidates, level in sweep:
         one = load
         if candidates is not None:
-            changes = [_resized(p, candidates, schema) for p in load.payloads]
+            changes = [resized(p, candidates, schema) for p in load.payloads]
             one = Load(**{**vars(load), "payloads": changes})
         samples = (
             closed_loop(one, level) if options.closed else open_loop(one, level, options.threads)
@@ -187,29 +200,6 @@ def _runs(load: Load, options: argparse.Namespace, schema: Schema) -> list[dict[
         settings = {axis: level} | ({} if candidates is None else {"candidates": candidates})
         runs.append({"settings": settings, **summary(samples)})
     return runs
-
-
-def _payloads(options: argparse.Namespace) -> list[Payload]:
-    path: Path = options.requests
-    if path.suffix != ".tfrecord" or not path.is_file():
-        return load_requests(path)
-    records: list[Payload] = list(read_records(path))
-    if not records:
-        raise RequestError(f"{path} holds no requests.")
-    return records
-
-
-def _resized(payload: Payload, count: int, schema: Schema) -> Payload:
-    """Returns a request with so many candidates: its own, over and over."""
-    request = decode_record(schema, payload) if isinstance(payload, bytes) else payload
-    columns = as_columns(request.get("candidates"))
-    if count < 1 or not all(columns.values()) or not columns:
-        raise RequestError("--candidates needs numbers from 1, and requests with candidates.")
-    repeated = {
-        name: list(itertools.islice(itertools.cycle(column), count))
-        for name, column in columns.items()
-    }
-    return {**request, "candidates": repeated}
 
 
 def _bad(report: dict[str, Any]) -> bool:

@@ -1,4 +1,9 @@
-"""Finds flags of the embedded server that carry the most load within a latency target."""
+"""Finds flags of the embedded server that carry the most load within a latency target.
+
+Flags are swept one after the other, each at the best of those before: a few runs instead of their
+product. Every setting is a server of its own, loaded by callers that wait. What the best of them
+carries is then measured by calls that do not wait, whose latencies leave nothing out.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +21,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from serving.loadtest_load import Load, Payload, closed_loop
+from serving.loadtest_load import Load, Payload, closed_loop, open_loop
 from serving.loadtest_samples import summary
 
-WORKERS = "--workers"
-CHUNK = "--chunk-rows"
-CHUNKS = (64, 128, 256, 512)
+_CHUNKS = (64, 128, 256, 512)
+_SHARES = (0.9, 0.7, 0.5, 0.3, 0.1)
 _START_SECONDS = 120.0
 _STOP_SECONDS = 60.0
 
@@ -39,8 +43,8 @@ class Tuning:
         model: name to serve it under.
         payloads: requests of the load.
         p99_ms: the latency target.
-        seconds: of load a setting.
-        concurrency: callers of the load.
+        seconds: of one load.
+        concurrency: callers of the loads of one setting.
         options: further options of the server's command line.
     """
 
@@ -49,7 +53,7 @@ class Tuning:
     payloads: Sequence[Payload]
     p99_ms: float
     seconds: float = 5.0
-    concurrency: int = 8
+    concurrency: tuple[int, ...] = (1, 2, 4, 8)
     options: tuple[str, ...] = ()
 
 
@@ -89,28 +93,35 @@ def embedded_server(base: Path, model: str, flags: Sequence[str] = ()) -> Iterat
 
 
 def tune(tuning: Tuning) -> dict[str, Any]:
-    """Measures settings one dimension after the other, and names the best.
-
-    Threads are swept first, then (where the server has the flag) rows a chunk at the best number
-    of threads: a few runs instead of their product.
+    """Sweeps the flags that the installed server has, and names the best.
 
     Returns:
-        `runs` with flags and summaries, `flags` of the best, and whether it is `within` the
-        target. The best has the highest throughput of those within; the lowest p99 when none is.
+        `runs` with settings and summaries; `flags` of the best setting; `rate`, the calls a second
+        that it carried within the target (None when it carried none), and whether it is `within`.
+        The best setting has the highest throughput of those within; the lowest p99 when none is.
+
+    Raises:
+        TuneError: when a server does not start.
     """
     runs: list[dict[str, Any]] = []
-    for workers in _settings():
-        runs.append(_measured(tuning, {WORKERS: workers}))
-    best = _best(runs, tuning.p99_ms)
-    if CHUNK in _server_flags():
-        for rows in CHUNKS:
-            runs.append(_measured(tuning, {**best["settings"], CHUNK: rows}))
-        best = _best(runs, tuning.p99_ms)
+    chosen: dict[str, int] = {}
+    known = _server_flags()
+    for flag, values in _knobs().items():
+        if flag in known:
+            for value in values:
+                runs += _measured(tuning, {**chosen, flag: value})
+            best = _best([run for run in runs if flag in run["settings"]], tuning.p99_ms)
+            chosen = {key: best["settings"][key] for key in (*chosen, flag)}
+    if not runs:
+        raise TuneError(f"The installed server has none of the flags {list(_knobs())}.")
+    carried = _carried(tuning, chosen, best["throughput"])
+    within = [run for run in carried if _within(run, tuning.p99_ms)]
     return {
         "p99_target_ms": tuning.p99_ms,
-        "runs": runs,
-        "flags": flags_of(best["settings"]),
-        "within": _within(best, tuning.p99_ms),
+        "runs": runs + carried,
+        "flags": flags_of(chosen),
+        "rate": within[0]["settings"]["rate"] if within else None,
+        "within": bool(within),
     }
 
 
@@ -124,19 +135,49 @@ def write_flags(path: Path, flags: Sequence[str]) -> None:
     path.write_text(shlex.join(flags) + "\n", encoding="utf-8")
 
 
-def _settings() -> list[int]:
-    """Returns the numbers of threads that are tried."""
+def _knobs() -> dict[str, list[int]]:
+    """Returns the flags that are swept, and the values that are tried."""
     cores = os.cpu_count() or 1
-    return sorted({1, cores, 2 * cores, 4 * cores})
+    return {
+        "--workers": sorted({1, cores, 2 * cores, 4 * cores}),
+        "--tensorflow-inter-op": sorted({1, cores}),
+        "--tensorflow-intra-op": sorted({1, cores}),
+        "--chunk-rows": list(_CHUNKS),
+    }
 
 
-def _measured(tuning: Tuning, settings: dict[str, int]) -> dict[str, Any]:
+def _measured(tuning: Tuning, settings: dict[str, int]) -> list[dict[str, Any]]:
+    """Measures one setting at every number of callers."""
+    runs = []
+    with _loaded(tuning, settings) as load:
+        for callers in tuning.concurrency:
+            found = summary(closed_loop(load, callers))
+            runs.append({"settings": {**settings, "callers": callers}, **found})
+    return runs
+
+
+def _carried(tuning: Tuning, settings: dict[str, int], throughput: float) -> list[dict[str, Any]]:
+    """Measures open loops of falling rates, up to the first one within the target."""
+    runs: list[dict[str, Any]] = []
+    with _loaded(tuning, settings) as load:
+        for share in _SHARES:
+            rate = max(round(share * throughput, 1), 0.1)
+            found = summary(open_loop(load, rate))
+            runs.append({"settings": {"rate": rate}, **found})
+            if _within(runs[-1], tuning.p99_ms):
+                break
+    return runs
+
+
+@contextlib.contextmanager
+def _loaded(tuning: Tuning, settings: dict[str, int]) -> Iterator[Load]:
+    """Runs a server, warm, and yields the load for it."""
     flags = [*flags_of(settings), *tuning.options]
     with embedded_server(tuning.base, tuning.model, flags) as target:
         load = Load(target, tuning.model, tuning.payloads, tuning.seconds)
-        # Threads and caches warm up outside the measurement.
-        closed_loop(dataclasses.replace(load, seconds=min(1.0, tuning.seconds)), tuning.concurrency)
-        return {"settings": settings, **summary(closed_loop(load, tuning.concurrency))}
+        warm_up = dataclasses.replace(load, seconds=min(1.0, tuning.seconds))
+        closed_loop(warm_up, max(tuning.concurrency))
+        yield load
 
 
 def _within(run: dict[str, Any], p99_ms: float) -> bool:

@@ -26,7 +26,7 @@ from serving.client import FeedbackClient
 from serving.client_requests import load_requests, parse_json
 from serving.errors import ServingError
 from serving.page_html import FORM_SCRIPT, context, document, forms, history, join, ranked, tag
-from serving.records import decode_record, read_records
+from serving.records import decode_record, golden_file, read_records
 from tfrec_feedback.requests import RequestError, encode_requests
 from tfrec_feedback.schema import Schema
 
@@ -190,11 +190,16 @@ class ScoringPage:
 
 
 def golden_requests(path: Path, schema: Schema) -> list[dict[str, Any]]:
-    """Reads golden requests from `.tfrecord`, `.json` or `.jsonl`.
+    """Reads golden requests from `.tfrecord`, `.json` or `.jsonl`, or those of a published model.
+
+    Args:
+        path: the file, or a folder as `golden_file` takes it.
+        schema: what the records of a `.tfrecord` hold.
 
     Raises:
         RequestError: for a file that is missing or holds no requests.
     """
+    path = golden_file(path)
     if path.suffix == ".tfrecord" and path.is_file():
         records = enumerate(read_records(path))
         return [decode_record(schema, record, index) for index, record in records]

@@ -12,6 +12,8 @@ from serving import wire
 from tfrec_feedback.requests import SESSION, RequestError
 from tfrec_feedback.schema import Feature, Schema
 
+GOLDEN_FILE = "assets.extra/golden_requests.tfrecord"
+"""Where a published version keeps its golden requests."""
 # A record is: length (8 bytes, little-endian), its checksum (4), the data, its checksum (4).
 _LENGTH_BYTES = 8
 _CHECKSUM_BYTES = 4
@@ -49,6 +51,31 @@ def read_records(path: str | Path) -> Iterator[bytes]:
             remaining -= length + _CHECKSUM_BYTES
             yield data
             index += 1
+
+
+def golden_file(path: Path) -> Path:
+    """Returns the golden requests of a published model.
+
+    Args:
+        path: folder of a version, or of the versions, of which the newest counts.
+
+    Returns:
+        The file; a path that is no folder comes back as it is.
+
+    Raises:
+        RequestError: when the folder has no golden requests.
+    """
+    if not path.is_dir():
+        return path
+    # Numbers, not names: 10 is newer than 9, and what is half published is no number.
+    versions = [entry for entry in path.iterdir() if entry.name.isdecimal()]
+    version = max(versions, key=lambda entry: int(entry.name), default=path)
+    if not (version / GOLDEN_FILE).is_file():
+        raise RequestError(
+            f"{version} holds no {GOLDEN_FILE}: expected the folder of a published version, or of "
+            "its versions. Publish with `python -m pipelines.export`, or give a file of requests."
+        )
+    return version / GOLDEN_FILE
 
 
 def parse_record(record: bytes, index: int = 0) -> dict[str, list[int] | list[float] | list[bytes]]:

@@ -10,7 +10,15 @@ import pytest
 from serving.loadtest import is_loopback, main
 from serving.loadtest_load import Load
 from serving.loadtest_swap import SwapError, publish_copy, rehearse
-from serving.loadtest_tune import TuneError, Tuning, embedded_server, tune
+from serving.loadtest_tune import (
+    TuneError,
+    Tuning,
+    _knobs,
+    _server_flags,
+    embedded_server,
+    tune,
+)
+from serving.records import golden_file
 from tests.serving.fake_server import FakeServer
 from tests.serving.tiny_model import REQUEST, record
 
@@ -74,6 +82,32 @@ def test_the_closed_loop_sweeps_concurrency_over_records_of_the_real_model(serve
     assert [run["settings"]["concurrency"] for run in report["runs"]] == [1, 3]
     assert all(run["failed"] == 0 < run["calls"] for run in report["runs"])
     assert report["runs"][0]["versions"] == [7]
+
+
+def test_the_golden_requests_of_the_newest_version_are_sent(server, tmp_path, capsys):
+    import tensorflow as tf
+
+    for version, items in ((9, [1]), (10, [2, 4])):
+        path = golden_of(tmp_path / str(version))
+        path.parent.mkdir(parents=True)
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            writer.write(record(3, items, [0.5] * len(items)))
+    assert golden_file(tmp_path) == golden_of(tmp_path / "10")
+    assert golden_file(tmp_path / "9") == golden_of(tmp_path / "9")
+    (tmp_path / ".tmp-11").mkdir()
+    options = ["--target", server.target, "--seconds", 0.3, "--rate", 30]
+    assert run(*options, "--requests", tmp_path) == 0
+    assert "1 requests." in capsys.readouterr().out
+    (tmp_path / "11").mkdir()
+    assert run(*options, "--requests", tmp_path) == 2
+    assert f"{tmp_path / '11'} holds no assets.extra/golden_requests" in capsys.readouterr().err
+    golden_of(tmp_path / "9").write_bytes((8).to_bytes(8, "little") + b"0123" + b"x" * 8 + b"0123")
+    assert run(*options, "--requests", tmp_path / "9") == 2
+    assert "record 0: expected one integer 'num_candidates'" in capsys.readouterr().err
+
+
+def golden_of(version):
+    return version / "assets.extra" / "golden_requests.tfrecord"
 
 
 @pytest.mark.parametrize(
@@ -177,23 +211,51 @@ def test_a_copy_is_published_all_at_once_or_not_at_all(versions, monkeypatch):
     assert sorted(entry.name for entry in versions.iterdir()) == ["3", "4", "9"]
 
 
-def test_the_best_setting_is_the_fastest_within_the_target(monkeypatch, tmp_path, requests_json):
-    throughputs = {1: (100.0, 5.0, 0), 2: (150.0, 9.0, 0), 4: (300.0, 40.0, 0), 8: (400.0, 1.0, 7)}
+def measured_as(table):
+    """Stands in for measuring: `(throughput, p99, failed)` by workers, 5 more a second at 128 rows
+    a chunk, and half the throughput for one caller."""
 
     def measured(tuning, settings):
-        rows = settings.get("--chunk-rows", 0)
-        throughput, p99, failed = throughputs[settings["--workers"]]
-        bonus = 5.0 if rows == 128 else 0.0
-        summary = {"throughput": throughput + bonus, "failed": failed, "calls": 9}
-        latency = {"p50": p99 / 2, "p99": p99, "max": p99}
-        return {"settings": settings, **summary, "latency_ms": latency}
+        throughput, p99, failed = table[settings["--workers"]]
+        bonus = 5.0 if settings.get("--chunk-rows") == 128 else 0.0
+        return [
+            {
+                "settings": {**settings, "callers": callers},
+                "throughput": (throughput + bonus) * share,
+                "failed": failed,
+                "calls": 9,
+                "latency_ms": {"p50": p99 / 2, "p99": p99, "max": p99},
+            }
+            for callers, share in ((1, 0.5), (4, 1.0))
+        ]
 
-    monkeypatch.setattr("serving.loadtest_tune._measured", measured)
-    monkeypatch.setattr("serving.loadtest_tune._server_flags", lambda: {"--chunk-rows"})
+    return measured
+
+
+def test_the_best_setting_is_the_fastest_within_the_target(monkeypatch, tmp_path, requests_json):
+    table = {1: (100.0, 5.0, 0), 2: (150.0, 9.0, 0), 4: (300.0, 40.0, 0), 8: (400.0, 1.0, 7)}
+    asked = []
+
+    def carried(tuning, settings, throughput):
+        asked.append((settings, throughput))
+        runs = []
+        for rate, p99 in ((0.9 * throughput, 30.0), (0.7 * throughput, 8.0)):
+            latency = {"p50": 1.0, "p99": p99, "max": p99}
+            shared = {"throughput": rate, "failed": 0, "calls": 9, "latency_ms": latency}
+            runs.append({"settings": {"rate": rate}, **shared})
+        return runs
+
+    monkeypatch.setattr("serving.loadtest_tune._measured", measured_as(table))
+    monkeypatch.setattr("serving.loadtest_tune._carried", carried)
+    monkeypatch.setattr(
+        "serving.loadtest_tune._server_flags", lambda: {"--workers", "--chunk-rows"}
+    )
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     tuning = Tuning(tmp_path, "tiny", [REQUEST], p99_ms=10.0)
     found = tune(tuning)
     assert found["flags"] == ["--workers", "2", "--chunk-rows", "128"] and found["within"]
+    assert asked == [({"--workers": 2, "--chunk-rows": 128}, 155.0)]
+    assert found["rate"] == 0.7 * 155.0
     options = ["--tune", tmp_path, "--requests", requests_json, "--flags", tmp_path / "flags"]
     assert run(*options, "--p99-ms", 10) == 0
     assert shlex.split((tmp_path / "flags").read_text()) == found["flags"]
@@ -202,12 +264,27 @@ def test_the_best_setting_is_the_fastest_within_the_target(monkeypatch, tmp_path
     assert shlex.split((tmp_path / "flags").read_text())[:2] == ["--workers", "1"]
 
 
-def test_tuning_measures_a_server_of_its_own(base_path, monkeypatch):
-    monkeypatch.setattr("serving.loadtest_tune._server_flags", set)
-    monkeypatch.setattr("serving.loadtest_tune._settings", lambda: [1])
-    found = tune(Tuning(base_path, "tiny", [REQUEST], p99_ms=5000.0, seconds=0.3, concurrency=2))
+def test_tuning_measures_servers_of_its_own(base_path, monkeypatch):
+    monkeypatch.setattr("serving.loadtest_tune._server_flags", lambda: {"--workers"})
+    monkeypatch.setattr(
+        "serving.loadtest_tune._knobs", lambda: {"--workers": [1], "--no-such-flag": [1]}
+    )
+    options = {"p99_ms": 5000.0, "seconds": 0.3, "concurrency": (1, 2)}
+    found = tune(Tuning(base_path, "tiny", [REQUEST], **options))
     assert found["within"] and found["flags"] == ["--workers", "1"]
-    assert found["runs"][0]["versions"] == [7] and found["runs"][0]["failed"] == 0
+    settings = [run["settings"] for run in found["runs"]]
+    assert settings[:2] == [{"--workers": 1, "callers": callers} for callers in (1, 2)]
+    assert settings[2:] == [{"rate": found["rate"]}]
+    assert all(run["versions"] == [7] and run["failed"] == 0 for run in found["runs"])
+    monkeypatch.setattr("serving.loadtest_tune._knobs", lambda: {"--no-such-flag": [1]})
+    with pytest.raises(TuneError, match="none of the flags"):
+        tune(Tuning(base_path, "tiny", [REQUEST], **options))
+
+
+def test_the_flags_that_are_swept_are_read_off_the_server():
+    known = _server_flags()
+    assert "--workers" in known
+    assert {"--workers", "--chunk-rows"} <= set(_knobs())
 
 
 def test_a_server_that_does_not_start_says_why(tmp_path):
