@@ -1,22 +1,27 @@
-"""How a client calls: when it tries again, how it proves who it is, how it is stopped."""
+"""How a client calls: when it tries again, how it proves who it is, how it is stopped.
+
+Plain dataclasses: importing pydantic would take a quarter of the time that a client needs to start.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import math
+import os
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from pathlib import Path
-from typing import Literal
 
 import grpc
-from pydantic import BaseModel, ConfigDict, Field
 
-Passing = Literal["UNAVAILABLE", "RESOURCE_EXHAUSTED"]
+PASSING = frozenset({"UNAVAILABLE", "RESOURCE_EXHAUSTED"})
 """Codes after which the same call may succeed. Others say something that waiting cannot change."""
 
 
-class RetryPolicy(BaseModel):
+@dataclasses.dataclass(frozen=True)
+class RetryPolicy:
     """When a failed call is tried again; always within the deadline of the call.
 
     Attributes:
@@ -29,6 +34,9 @@ class RetryPolicy(BaseModel):
         codes: gRPC codes that are tried again. INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION
             and their like cannot be named: the answer would be the same.
 
+    Raises:
+        ValueError: for a value outside its range, and a code that cannot be named.
+
     Example:
         >>> RetryPolicy(first_pause=0.1, jitter=0).pause(failures=3)
         0.4
@@ -36,14 +44,30 @@ class RetryPolicy(BaseModel):
         1
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    max_attempts: int | None = None
+    first_pause: float = 0.05
+    growth: float = 2.0
+    longest_pause: float = 2.0
+    jitter: float = 0.5
+    codes: Set[str] = PASSING
 
-    max_attempts: int | None = Field(default=None, ge=1)
-    first_pause: float = Field(default=0.05, gt=0, allow_inf_nan=False)
-    growth: float = Field(default=2.0, ge=1, le=10)
-    longest_pause: float = Field(default=2.0, gt=0, allow_inf_nan=False)
-    jitter: float = Field(default=0.5, ge=0, le=1)
-    codes: frozenset[Passing] = frozenset({"UNAVAILABLE", "RESOURCE_EXHAUSTED"})
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        if self.max_attempts is not None and self.max_attempts < 1:
+            raise ValueError(f"max_attempts must be None or at least 1, got {self.max_attempts}.")
+        for name in ("first_pause", "longest_pause"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be a positive time, got {getattr(self, name)}.")
+        if not 1 <= self.growth <= 10:
+            raise ValueError(f"growth must be from 1 to 10, got {self.growth}.")
+        if not 0 <= self.jitter <= 1:
+            raise ValueError(f"jitter must be from 0 to 1, got {self.jitter}.")
+        object.__setattr__(self, "codes", frozenset(self.codes))
+        if wrong := sorted(self.codes - PASSING):
+            raise ValueError(
+                f"codes may name {sorted(PASSING)}, got {wrong}: a second try would be answered "
+                "alike."
+            )
 
     @classmethod
     def never(cls) -> RetryPolicy:
@@ -70,7 +94,8 @@ class RetryPolicy(BaseModel):
         return code in self.codes and "larger than max" not in details
 
 
-class TlsConfig(BaseModel):
+@dataclasses.dataclass(frozen=True)
+class TlsConfig:
     """How the connection is encrypted, and how both ends prove who they are.
 
     Files are read when the client is made. Their contents are never kept in this object, so that
@@ -87,14 +112,12 @@ class TlsConfig(BaseModel):
         ValueError: for a client key without its certificate, or the other way round.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    root_certificates: Path | None = None
-    client_certificate: Path | None = None
-    client_key: Path | None = None
+    root_certificates: str | os.PathLike[str] | None = None
+    client_certificate: str | os.PathLike[str] | None = None
+    client_key: str | os.PathLike[str] | None = None
     server_name: str | None = None
 
-    def model_post_init(self, context: object) -> None:
+    def __post_init__(self) -> None:
         """Refuses half a client identity: gRPC would silently connect without any."""
         if (self.client_certificate is None) != (self.client_key is None):
             raise ValueError(
@@ -116,11 +139,11 @@ class TlsConfig(BaseModel):
         return [("grpc.ssl_target_name_override", self.server_name)] if self.server_name else []
 
 
-def _pem(path: Path | None) -> bytes | None:
+def _pem(path: str | os.PathLike[str] | None) -> bytes | None:
     if path is None:
         return None
     try:
-        content = path.read_bytes()
+        content = Path(path).read_bytes()
     except OSError as error:
         raise ValueError(f"TLS file {path} cannot be read: {error.strerror}.") from error
     if b"-----BEGIN " not in content:

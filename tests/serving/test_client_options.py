@@ -232,6 +232,11 @@ def test_asyncio_calls_run_side_by_side(fake):
     assert seconds < 8 * 0.4 / 2
 
 
+def test_importing_the_client_alone_loads_no_pydantic():
+    code = "import sys, serving.client; sys.exit('pydantic' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 @pytest.mark.parametrize("module", ["client", "client_command", "aio", "page", "loadtest"])
 def test_what_the_base_install_runs_loads_nothing_heavy(module):
     code = (
