@@ -93,8 +93,14 @@ tbody tr:last-child > * { border-bottom: 0; }
 .score svg { vertical-align: middle; margin-left: .6rem; }
 .score0 rect { fill: var(--bar); } .score1 rect { fill: var(--bar2); }
 .grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(18rem, 1fr)); gap: 1rem; }
-.grid table { font-size: .9rem; } .grid .scroll { max-height: 22rem; overflow-y: auto; }
+.grid table { font-size: .85rem; } .grid th, .grid td { padding: .3rem .5rem; }
+.grid .scroll { max-height: 22rem; overflow-y: auto; }
 """
+_PLACEHOLDER = """{
+  "context": {"user_id": 7, ...},
+  "histories": {"click": {"item_id": [10, 12], ...}, ...},
+  "candidates": {"item_id": [11, 13, 17], ...}
+}"""
 FORM_SCRIPT = """
 const pick = document.getElementById("golden");
 if (pick) {
@@ -157,7 +163,10 @@ def forms(golden: Sequence[str], picked: int | None, text: str) -> Markup:
         ]
     # The parser drops the first newline of a text area: this one, not the request's.
     content = join(["\n", text])
-    area = tag("textarea", content, id="request", name="request", spellcheck="false", required=True)
+    area = tag(
+        "textarea", content, id="request", name="request", spellcheck="false", required=True,
+        placeholder=_PLACEHOLDER,
+    )  # fmt: skip
     score = join(
         [tag("label", "Request (JSON)", for_="request"), area, tag("p", tag("button", "Score"))]
     )
