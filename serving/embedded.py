@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from concurrent import futures
 from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from serving import wire
+from serving.draining import CountingPool, Door
 from serving.http_port import HttpPort
 from serving.inference import Runner
 from serving.loader import LoadedModel, ModelError
@@ -19,6 +19,7 @@ from serving.manager import ModelManager
 from serving.metrics import Metrics
 from serving.model_config import ModelConfig, VersionPolicy
 from serving.request_log import RequestLog
+from serving.served_page import ServedPage
 from serving.servicer import Servicer
 from serving.settings import Settings
 from serving.tls import credentials
@@ -77,6 +78,9 @@ class EmbeddedServer:
             self.manager.close()
             raise
         self._health = health.HealthServicer()
+        self._servicer = Servicer(self.manager, self._runner, self.metrics, self._log)
+        self._pool = CountingPool(settings.workers or 2 * (os.cpu_count() or 1))
+        self._door = Door()
         self._server = self._grpc_server()
 
     @property
@@ -86,7 +90,7 @@ class EmbeddedServer:
 
     @property
     def http_port(self) -> int | None:
-        """Port of metrics and health; None when there is none."""
+        """Port of metrics, health and page; None when there is none."""
         return self._http.port if self._http else None
 
     def start(self) -> int:
@@ -111,8 +115,9 @@ class EmbeddedServer:
             ) from error
         if settings.http_port is not None:
             try:
+                page = ServedPage(self.manager, self._servicer)
                 self._http = HttpPort(
-                    settings.http_host, settings.http_port, self.metrics, self.ready, settings.page
+                    settings.http_host, settings.http_port, self.metrics, self.ready, page
                 )
             except OSError as error:
                 raise OSError(
@@ -136,7 +141,11 @@ class EmbeddedServer:
         """
         self._draining = True
         self._health.enter_graceful_shutdown()
-        self._server.stop(grace).wait()
+        end = time.monotonic() + grace
+        self._door.close()
+        self._pool.wait(grace)
+        self._door.linger()
+        self._server.stop(max(0.0, end - time.monotonic())).wait()
         self.manager.close()
         if self._log is not None:
             self._log.close()
@@ -158,14 +167,13 @@ class EmbeddedServer:
             # Without this a second server on the same port starts, and takes half of the calls.
             ("grpc.so_reuseport", 0),
         ]
-        threads = settings.workers or 2 * (os.cpu_count() or 1)
         server = grpc.server(
-            futures.ThreadPoolExecutor(threads),
+            self._pool,
+            interceptors=[self._door],
             options=options,
             maximum_concurrent_rpcs=settings.max_calls,
         )
-        servicer = Servicer(self.manager, self._runner, self.metrics, self._log)
-        server.add_generic_rpc_handlers(servicer.handlers())
+        server.add_generic_rpc_handlers(self._servicer.handlers())
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         return server
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -12,26 +10,13 @@ import numpy as np
 
 from serving import server_wire, wire
 from serving.calls import Call, Rejected
-from serving.chunks import pieces
+from serving.execution import Executor, Limits
 from serving.loader import LoadedModel
 from serving.signatures import DEFAULT_SIGNATURE, Signature
 from serving.tensors import to_proto
 from serving.validation import InvalidRequest, check_output_filter, decode_inputs
 
 _INPUTS, _OUTPUTS, _SCORES, _CLASSES = "inputs", "outputs", "scores", "classes"
-
-
-@dataclasses.dataclass(frozen=True)
-class Limits:
-    """Bounds of one request.
-
-    Attributes:
-        chunk_rows: candidates that are run at once; more are run one piece after the other.
-        max_candidates: candidates, counting padding, of a request.
-    """
-
-    chunk_rows: int = 256
-    max_candidates: int = 100_000
 
 
 class Runner:
@@ -50,8 +35,7 @@ class Runner:
         limits: Limits = Limits(),
         observe: Callable[[str, str, float], None] = lambda model, api, seconds: None,
     ):
-        self._limits = limits
-        self._observe = observe
+        self._run = Executor(limits, observe).run
 
     def predict(self, model: LoadedModel, request: Any, call: Call) -> Any:
         """Runs one signature on the inputs of a `PredictRequest`."""
@@ -156,44 +140,6 @@ class Runner:
         for value in values.ravel().tolist():
             result.regressions.add(value=value)
         return result
-
-    def _run(
-        self, model: LoadedModel, name: str, inputs: Mapping[str, np.ndarray], call: Call, api: str
-    ) -> dict[str, np.ndarray]:
-        """Runs a signature, in pieces where it can be cut."""
-        plan = model.plans.get(name)
-        if plan is None:
-            return self._timed(model, name, inputs, call.seconds(), api)
-        rows, width = plan.size(inputs)
-        if rows * width > self._limits.max_candidates:
-            raise InvalidRequest(
-                f"{rows} requests of {width} candidates are more than the "
-                f"{self._limits.max_candidates} this server takes at once; send several calls."
-            )
-        if rows * width <= self._limits.chunk_rows:  # short enough to need no stopping inside
-            return self._timed(model, name, inputs, None, api)
-        whole: dict[str, np.ndarray] = {}
-        for part, candidates in pieces(rows, width, self._limits.chunk_rows):
-            call.check()
-            scores = self._timed(model, name, plan.cut(inputs, part, candidates), None, api)
-            for output, values in scores.items():
-                whole.setdefault(output, np.empty((rows, width), values.dtype))
-                whole[output][part, candidates] = values
-        return whole
-
-    def _timed(
-        self,
-        model: LoadedModel,
-        name: str,
-        inputs: Mapping[str, np.ndarray],
-        seconds: float | None,
-        api: str,
-    ) -> dict[str, np.ndarray]:
-        start = time.perf_counter()
-        try:
-            return model.run(name, inputs, seconds)
-        finally:
-            self._observe(model.name, api, time.perf_counter() - start)
 
 
 def spec_of(model: LoadedModel, signature: str = "") -> Any:

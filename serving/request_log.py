@@ -25,6 +25,7 @@ _FIELDS = {
 # As many as TF Serving accepts in a warm-up file: every file here can be one.
 MAX_RECORDS_A_FILE = 1000
 _LONGEST_QUEUE = 1000
+_WAITING_BYTES = 32 << 20
 
 
 class RequestLog:
@@ -58,6 +59,8 @@ class RequestLog:
         self._directory, self._rate, self._metrics = directory, rate, metrics
         self._max_bytes, self._keep = max_file_bytes, keep_files
         self._queue: queue.Queue[Any] = queue.Queue(_LONGEST_QUEUE)
+        self._lock = threading.Lock()
+        self._waiting = 0  # bytes in the queue
         self._closing = threading.Event()
         self._random = random.Random()
         self._writer: tf.io.TFRecordWriter | None = None
@@ -75,8 +78,13 @@ class RequestLog:
         """
         if method not in _FIELDS or self._random.random() >= self._rate:
             return
+        size = request.ByteSize()
         try:
-            self._queue.put_nowait((_FIELDS[method], request, spec, int(time.time())))
+            with self._lock:  # many large requests are as much too many as very many small ones
+                if self._waiting + size > _WAITING_BYTES:
+                    raise queue.Full
+                self._queue.put_nowait((_FIELDS[method], request, spec, int(time.time()), size))
+                self._waiting += size
         except queue.Full:
             self._metrics.logged.add(spec.name, "RESOURCE_EXHAUSTED")
 
@@ -93,8 +101,10 @@ class RequestLog:
                 if self._closing.is_set():
                     break
                 continue
+            with self._lock:
+                self._waiting -= entry[-1]
             try:
-                self._write(*entry)
+                self._write(*entry[:-1])
                 if self._queue.empty() and self._writer is not None:
                     self._writer.flush()
                 self._metrics.logged.add(entry[2].name, "OK")

@@ -64,6 +64,7 @@ class ServedModel:
         self._versions: dict[int, _Version] = {}
         self._active: Mapping[int, _Version] = {}
         self._noted = ""
+        self._on_disk: set[int] = set()
 
     def prepare(self, config: ModelConfig) -> list[int]:
         """Loads the versions of a configuration, the most wanted first, until there are enough.
@@ -78,6 +79,7 @@ class ServedModel:
             ModelError: when there is none.
         """
         found = scan(config.base_path)
+        self._on_disk = set(found or ())
         good: list[int] = []
         for version in config.policy.order(found or ()):
             if config.policy.satisfied(len(good)):
@@ -216,8 +218,17 @@ class ServedModel:
             entry.status = VersionStatus(entry.status.version, server_wire.END)
 
     def _forget(self) -> None:
-        """Drops the oldest of what ended long ago."""
-        ended = sorted(v for v, e in self._versions.items() if e.status.state == server_wire.END)
+        """Drops the oldest of what ended long ago.
+
+        A version that failed is remembered as long as its folder is there: forgotten, it would be
+        tried again at every look.
+        """
+        ended = sorted(
+            version
+            for version, entry in self._versions.items()
+            if entry.status.state == server_wire.END
+            and not (entry.status.code and version in self._on_disk)
+        )
         for version in ended[:-_REMEMBERED]:
             del self._versions[version]
 

@@ -19,7 +19,7 @@ import typer
 from rich.console import Console
 
 from serving.embedded import EmbeddedServer, FeedbackServer
-from serving.inference import Limits
+from serving.execution import Limits
 from serving.loader import ModelError, Threads
 from serving.manager import Watching
 from serving.model_config import ConfigError, ModelConfig, VersionPolicy, read_config_file
@@ -104,7 +104,8 @@ def main(  # noqa: PLR0913 - one for each option of the command
     http_port: Annotated[
         int | None,
         option(
-            "Port of /metrics, /healthz and /readyz; 0: a free one. Default: none.",
+            "Port of /metrics, /healthz, /readyz and, at /, a page to try requests on; 0: a free "
+            "one. Default: none.",
             _WATCHED,
             min=0,
             max=65535,

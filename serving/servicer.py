@@ -12,7 +12,8 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from serving import server_wire, wire
-from serving.calls import Call, Rejected
+from serving.calls import UNBOUNDED, Call, Rejected
+from serving.errors import ServingError
 from serving.inference import Runner, spec_of
 from serving.loader import ModelError
 from serving.manager import ModelManager
@@ -24,6 +25,7 @@ from serving.validation import InvalidRequest
 _LOG = logging.getLogger(__name__)
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _OK = grpc.StatusCode.OK
+_LONGEST_DETAILS = 1000
 
 
 class Servicer:
@@ -118,6 +120,25 @@ class Servicer:
         response.status.error_code = 0
         return response
 
+    def answer(self, method: wire.Method, request: Any) -> Any:
+        """Answers a caller in this process, who has no connection.
+
+        Args:
+            method: PREDICT or GET_MODEL_METADATA.
+            request: its message.
+
+        Returns:
+            The response's message.
+
+        Raises:
+            ServingError: for every answer other than OK.
+        """
+        answers = {wire.PREDICT: self.predict, wire.GET_MODEL_METADATA: self.get_model_metadata}
+        try:
+            return answers[method](request, UNBOUNDED)
+        except Exception as error:
+            raise ServingError(*_status(method, error)) from error
+
     def handlers(self) -> list[grpc.GenericRpcHandler]:
         """Returns the gRPC handlers of both services."""
         answers: dict[wire.Method, Callable[[Any, Call], Any]] = {
@@ -159,7 +180,7 @@ class Servicer:
                 code, details = _status(method, error)
             self._count(method, request, response, code, time.perf_counter() - start)
             if code is not _OK:
-                context.abort(code, details)
+                context.abort(code, _short(details))
             return response
 
         return handle
@@ -181,6 +202,11 @@ class Servicer:
         if self._log is not None and code is _OK:
             answered = response.results[0] if method is server_wire.MULTI_INFERENCE else response
             self._log.offer(method, request, answered.model_spec)
+
+
+def _short(details: str) -> str:
+    """Cuts an explanation that quotes too much: it travels in headers, whose size is limited."""
+    return details if len(details) <= _LONGEST_DETAILS else f"{details[:_LONGEST_DETAILS]} ..."
 
 
 def _spec(request: Any) -> Any:

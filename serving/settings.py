@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from serving.http_port import Page
-from serving.inference import Limits
+from serving.execution import Limits
 from serving.loader import Threads
 from serving.manager import Watching
 from serving.tls import TlsFiles
@@ -26,9 +25,8 @@ class Settings:
         watching: how new versions are looked for.
         threads: threads of TensorFlow.
         tls: certificate and key; without them connections are not encrypted.
-        http_port: port of metrics, health and page; 0: a free one; None: no such port.
+        http_port: port of metrics, health and the scoring page; 0: a free one; None: no such port.
         http_host: address of that port.
-        page: what answers at `/` of that port.
         request_log: folder for a sample of the requests; None: none is written.
         request_log_rate: share of the requests that is written, 0 to 1.
     """
@@ -42,6 +40,5 @@ class Settings:
     tls: TlsFiles | None = None
     http_port: int | None = None
     http_host: str = "127.0.0.1"
-    page: Page | None = None
     request_log: Path | None = None
     request_log_rate: float = 0.01

@@ -102,8 +102,16 @@ def test_serving_knows_the_schema_and_requests_alone():
 
 
 def test_only_the_server_needs_tensorflow():
-    names = ("embedded", "inference", "loader", "manager", "request_log", "served_model")
-    names = (*names, "server", "servicer", "settings", "warmup")
+    names = (
+        "embedded",
+        "execution",
+        "inference",
+        "loader",
+        "manager",
+        "request_log",
+        "served_model",
+    )
+    names = (*names, "served_page", "server", "servicer", "settings", "warmup")
     server = {f"serving.{name}" for name in names}
     for name in FILES:
         if name.startswith("serving") and name not in server:

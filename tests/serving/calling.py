@@ -65,6 +65,12 @@ def refusal(call: Callable[..., Any], *arguments: Any, **more: Any) -> tuple[str
     return error.value.code().name, error.value.details()
 
 
+def in_flight(server: Any) -> int:
+    """How many calls are running on a server's models."""
+    models = server.manager._models.values()
+    return sum(entry.calls for model in models for entry in model._versions.values())
+
+
 def wait_until(true: Callable[[], bool], what: str, seconds: float = 20) -> None:
     """Returns once it is true, and fails the test when that takes too long."""
     deadline = time.monotonic() + seconds
@@ -81,3 +87,10 @@ def log_lines(caplog: Any, words: str) -> int:
 def files(directory: Path) -> list[Path]:
     """The files of a request log, oldest first."""
     return sorted(directory.glob("requests-*.tfrecord"))
+
+
+class FakeModel:
+    """What a manager needs of a loaded model."""
+
+    def close(self) -> None:
+        pass

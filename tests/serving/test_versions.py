@@ -11,7 +11,15 @@ from serving.loader import ModelError
 from serving.model_config import ModelConfig, VersionPolicy
 from serving.server import FeedbackServer
 from serving.server_wire import AVAILABLE, END
-from tests.serving.calling import PATIENT, QUICK, connected, log_lines, refusal, wait_until
+from tests.serving.calling import (
+    PATIENT,
+    QUICK,
+    FakeModel,
+    connected,
+    log_lines,
+    refusal,
+    wait_until,
+)
 from tests.serving.scaled_model import publish, publish_corrupt, rank_request
 
 
@@ -130,11 +138,6 @@ def test_a_failed_load_is_tried_again_so_many_times(templates, tmp_path):
     with pytest.raises(ModelError, match="slow today"):
         ModelManager([config], load, Watching(0, max_load_retries=1, retry_seconds=0))
     assert len(tries) == 2
-
-
-class FakeModel:
-    def close(self):
-        pass
 
 
 def test_at_start_up_the_newest_good_version_serves_and_the_bad_one_is_reported(
