@@ -20,7 +20,7 @@ from rich.console import Console
 
 from benchmarks.measure import Report
 from benchmarks.serving_malformed import malformed, serialized
-from benchmarks.serving_model import NAME, good_requests, publish_small_model, serving
+from benchmarks.serving_model import NAME, good_requests, publish_small_model, quiet, serving
 from serving.loader import LoadedModel
 
 _TIMEOUT = 30.0
@@ -115,6 +115,7 @@ def main(
     growth: Annotated[float, typer.Option(help="Allowed growth of memory.")] = 0.05,
 ) -> None:
     """Sends malformed requests to a server; ends with code 1 when one shows a fault."""
+    quiet()
     with tempfile.TemporaryDirectory() as folder:
         version = publish_small_model(Path(folder) / NAME)
         goods = good_requests(LoadedModel(NAME, version), 5, 20)

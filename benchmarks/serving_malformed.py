@@ -26,7 +26,7 @@ def malformed(goods: Sequence[tuple[Any, Any]]) -> st.SearchStrategy[tuple[Any, 
     bent = good.flatmap(lambda g: _bent(g[0], g[1]))
     damaged = st.one_of(good.map(serialized), bent).flatmap(_damaged)
     noise = st.tuples(st.sampled_from([method for method, _ in goods]), st.binary(max_size=200))
-    return st.one_of(bent, bent, damaged, damaged, noise)
+    return st.one_of(bent, bent, bent, damaged, damaged, noise)
 
 
 def serialized(good: tuple[Any, Any]) -> tuple[Any, bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -112,6 +113,11 @@ def _example_requests(model: LoadedModel, records: Sequence[bytes]) -> list[tupl
     method = server_wire.MULTI_INFERENCE
     # Without such signatures it is refused, which is an answer too.
     return [*found, (method, method.request(tasks=tasks, input=inputs))] if have else found
+
+
+def quiet() -> None:
+    """Silences what TensorFlow says of ways that are to be deprecated."""
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 
 class ServerProcess:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import logging
 import queue
 import random
@@ -135,7 +136,8 @@ class RequestLog:
         if self._writer is not None:
             self._writer.close()
         self._writer = None  # should opening the next one fail
-        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+        # Down to the microsecond: a server that starts again at once must not write over it.
+        stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%S.%f")
         name = f"requests-{stamp}-{self._number:06d}.tfrecord"
         self._number += 1
         self._records = self._bytes = 0

@@ -151,7 +151,7 @@ def test_files_hold_so_many_records_and_old_ones_are_removed(tmp_path):
     for index in range(12):
         log.offer(wire.PREDICT, rank_request([index]), SPEC)
     log.close()
-    assert len(files(tmp_path)) > 3
+    assert len(files(tmp_path)) > 3, "those of the first log are kept"
     assert all(path.stat().st_size < 1100 for path in files(tmp_path)[2:])
 
 

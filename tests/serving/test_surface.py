@@ -191,8 +191,8 @@ def get(server, path, data=None):
 
 def samples(server):
     families = text_string_to_metric_families(get(server, "/metrics")[1])
-    return {
-        (sample.name, *sorted(sample.labels.items())): sample.value
+    return {  # the parser puts `_total` behind the names of counters
+        (sample.name.removesuffix("_total"), *sorted(sample.labels.items())): sample.value
         for family in families
         for sample in family.samples
     }
