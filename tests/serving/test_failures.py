@@ -14,6 +14,7 @@ import pytest
 
 from serving import server_wire, wire
 from serving.client import FeedbackClient
+from serving.embedded import EmbeddedServer
 from serving.execution import Limits
 from serving.model_config import ModelConfig, VersionPolicy
 from serving.server import FeedbackServer
@@ -118,8 +119,7 @@ def test_a_hundred_named_versions_that_are_not_loaded_are_not_found(templates, t
     publish(templates[1], base, 1)
     labels = {f"v{number}": number for number in range(2, 102)} | {"stable": 1}
     config = ModelConfig("scaled", base, VersionPolicy.specific(*labels.values()), labels)
-    with FeedbackServer(base, "scaled", settings=PATIENT) as server, connected(server) as caller:
-        server.manager._apply([config], strict=False)
+    with EmbeddedServer([config], settings=PATIENT) as server, connected(server) as caller:
         for number in range(2, 102):
             by_number = rank_request([1], version={"value": number})
             by_label = rank_request([1], version_label=f"v{number}")

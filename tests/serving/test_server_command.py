@@ -1,0 +1,119 @@
+"""The command of the embedded server: its options, its signals, and what it says."""
+
+import contextlib
+import json
+import re
+import signal
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from serving import wire
+from tests.serving.calling import connected, refusal, wait_until
+from tests.serving.scaled_model import publish, rank_request
+
+
+@contextlib.contextmanager
+def command(*options):
+    """Runs the server; yields its process, what it printed, and its address."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "serving.server", "--port", "0", *map(str, options)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        ready = json.loads(process.stdout.readline())
+        yield SimpleNamespace(process=process, ready=ready, target=ready["target"])
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def config(base, **labels):
+    written = "".join(
+        f'version_labels {{ key: "{key}" value: {value} }}' for key, value in labels.items()
+    )
+    return f"""model_config_list {{ config {{
+        name: "scaled" base_path: "{base}" model_version_policy {{ all {{}} }} {written} }} }}"""
+
+
+def test_sighup_reads_the_config_file_again_and_a_wrong_one_changes_nothing(templates, tmp_path):
+    base, path = tmp_path / "scaled", tmp_path / "models.config"
+    publish(templates[1], base, 1)
+    publish(templates[2], base, 2)
+    path.write_text(config(base, stable=1))
+    options = ("--model-config-file", path, "--poll-seconds", 0, "--load-retry-seconds", 0)
+    with command(*options) as server, connected(server) as caller:
+        assert server.ready["models"] == {"scaled": [1, 2]}
+
+        def label_answers(label, version):
+            try:
+                return caller.version(version_label=label) == version
+            except Exception:
+                return False
+
+        assert label_answers("stable", 1)
+        path.write_text(config(base, stable=2, canary=1))
+        server.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: label_answers("canary", 1) and label_answers("stable", 2), "it is read")
+        for wrong in ("model_config_list {", config(base, stable=7), config(tmp_path / "none")):
+            path.write_text(wrong)
+            server.process.send_signal(signal.SIGHUP)
+        path.write_text(config(base, last=2))  # after the wrong ones a right one still works
+        server.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: label_answers("last", 2), "it is read")
+        gone = refusal(caller, wire.PREDICT, rank_request([1], version_label="stable"))
+        assert gone[0] == "INVALID_ARGUMENT"
+
+
+def test_sighup_looks_for_versions(templates, tmp_path):
+    base = tmp_path / "scaled"
+    publish(templates[1], base, 1)
+    options = ("--model-base-path", base, "--model-name", "scaled", "--poll-seconds", 0)
+    with command(*options) as server, connected(server) as caller:
+        publish(templates[2], base, 2)
+        assert caller.version() == 1
+        server.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: caller.version() == 2, "version 2 serves")
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], "pass --model-base-path and --model-name, or --model-config-file"),
+        (["--model-base-path", "x"], "pass --model-base-path and --model-name"),
+        (
+            ["--model-config-file", "x", "--model-name", "y"],
+            "--model-config-file names the models: pass it alone",
+        ),
+        (
+            ["--model-base-path", "x", "--model-name", "y", "--tls-key", "z"],
+            "--tls-key and --tls-cert go together",
+        ),
+        (["--model-config-file", "none.config"], "none.config is no readable list of models"),
+    ],
+)
+def test_options_that_do_not_go_together_are_explained(options, expected):
+    done = subprocess.run(
+        [sys.executable, "-m", "serving.server", *options], capture_output=True, text=True
+    )
+    said = re.sub(r"[\s│]+", " ", done.stderr)
+    assert done.returncode != 0
+    assert expected in said
+    assert "Traceback" not in done.stderr
+
+
+def test_the_help_names_every_option_by_what_it_is_about():
+    done = subprocess.run(
+        [sys.executable, "-m", "serving.server", "--help"], capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    for words in (
+        *("Models", "Limits", "Loading", "TLS", "Metrics, health and request log"),
+        *("--model-config-file", "--max-concurrent-calls", "--tls-client-ca", "--http-port"),
+        *("--request-log-rate", "--drain-seconds"),
+    ):
+        assert words in done.stdout
