@@ -35,6 +35,7 @@ DEV = [
     "hypothesis>=6.100",
     "mypy>=1.13",
     "pandas-stubs>=2.2",
+    "prometheus-client>=0.20",
     "pytest>=8.3",
     "pytest-xdist>=3.6",
     "ruff>=0.8",

@@ -16,9 +16,10 @@ from rich.console import Console
 
 from pipelines.console import metrics_table, reported_errors
 from pipelines.evaluate import evaluate_with_progress
-from pipelines.score import ranking_table, readable, record_labels
+from pipelines.score import ranking_table
 from pipelines.train import SIMULATED, load_or_simulate, train_with_progress
 from serving.client import FeedbackClient
+from serving.client_requests import readable, record_labels
 from serving.records import num_candidates, parse_record, read_records
 from tfrec_feedback.config import load_config
 from tfrec_feedback.data.manifest import Manifest

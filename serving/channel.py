@@ -2,80 +2,107 @@
 
 from __future__ import annotations
 
-import random
+import contextlib
 import time
 from typing import Any
 
 import grpc
 
-from serving.errors import ServingError
+from serving.client_calls import MAX_MESSAGE_BYTES, Attempts, Connection
+from serving.policy import Cancellation
 from serving.wire import Method
 
-MAX_MESSAGE_BYTES = 64 << 20
-_RETRIED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
-_FIRST_PAUSE = 0.05
-_LONGEST_PAUSE = 2.0
-_OPTIONS = [
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    # The default of 4 MiB is less than the answer to a large batch.
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    # The default waits a second before the first reconnect: longer than most deadlines.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 2000),
-]
+_CLOSED = "The client is closed; make another."
+_CANCELLED = "The caller cancelled the call."
 
 
 class Channel:
-    """A connection to one server. Safe to use from several threads.
+    """A connection to one server, used by all calls. Safe to use from several threads.
 
     Args:
-        target: `host:port`, or any gRPC target.
+        connection: how it is reached; a text is the target of a plain one.
     """
 
-    def __init__(self, target: str):
-        self.target = target
-        self._channel = grpc.insecure_channel(target, _OPTIONS)
+    def __init__(self, connection: Connection | str):
+        self._connection = Connection(connection) if isinstance(connection, str) else connection
+        self._channel = self._connection.open(grpc)
+        self._stubs: dict[str, Any] = {}
+        self._closed = False
 
-    def call(self, method: Method, request: Any, deadline: float, retry: bool = True) -> Any:
+    def call(
+        self,
+        method: Method,
+        request: Any,
+        deadline: float,
+        retry: bool = True,
+        cancellation: Cancellation | None = None,
+    ) -> Any:
         """Sends one message and returns the answer.
 
-        UNAVAILABLE and RESOURCE_EXHAUSTED are tried again with pauses that double (and vary at
-        random, so that clients do not return all at once) until the deadline.
+        What the connection's policy names is tried again, with pauses that grow and vary at
+        random, until the deadline.
 
         Args:
             method: what to call.
             request: its message.
             deadline: in seconds of `time.monotonic()`.
             retry: False to take the first answer.
+            cancellation: ends the call, and the pauses between its tries, from another thread.
 
         Returns:
             The answer's message.
 
         Raises:
-            ServingError: with the status code of the last try.
+            ServingError: with the status code of the last try; CANCELLED after `cancellation`, or
+                when the channel is closed.
         """
-        stub = self._channel.unary_unary(
-            method.path,
-            request_serializer=method.request.SerializeToString,
-            response_deserializer=method.response.FromString,
-        )
-        pause = _FIRST_PAUSE
+        attempts = Attempts(self._connection, method, request, deadline, retry)
         while True:
+            seconds = attempts.begin()
+            if self._closed:
+                raise attempts.cancelled(_CLOSED)
             try:
-                return stub(request, timeout=max(0.0, deadline - time.monotonic()))
+                return attempts.succeeded(self._send(method, request, seconds, cancellation))
             except grpc.RpcError as error:
-                wait = pause * random.uniform(0.5, 1.0)
-                if not retry or not _worth_retrying(error) or time.monotonic() + wait >= deadline:
-                    raise ServingError.from_rpc(error, self.target) from error
-            time.sleep(wait)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+                if self._closed:
+                    raise attempts.cancelled(_CLOSED) from error
+                pause = attempts.pause_after(error)
+            except grpc.FutureCancelledError as error:
+                raise attempts.cancelled(_CANCELLED) from error
+            except ValueError as error:  # closed by another thread since the check above
+                if not self._closed:
+                    raise
+                raise attempts.cancelled(_CLOSED) from error
+            if cancellation is None:
+                time.sleep(pause)
+            else:
+                cancellation.wait(pause)
+
+    def _send(
+        self, method: Method, request: Any, seconds: float, cancellation: Cancellation | None
+    ) -> Any:
+        stub = self._stub(method)
+        if cancellation is None:
+            return stub(request, timeout=seconds)
+        future = stub.future(request, timeout=seconds)
+        with cancellation.watched_by(future.cancel):
+            return future.result()
+
+    def _stub(self, method: Method) -> Any:
+        # Two threads may both make one; either serves, and no lock is held while calling.
+        if method.path not in self._stubs:
+            self._stubs[method.path] = self._channel.unary_unary(
+                method.path,
+                request_serializer=method.request.SerializeToString,
+                response_deserializer=method.response.FromString,
+            )
+        return self._stubs[method.path]
 
     def close(self) -> None:
         """Closes the connection; calls that are under way are cancelled."""
-        self._channel.close()
+        self._closed = True
+        with contextlib.suppress(ValueError):  # closed before
+            self._channel.close()
 
 
-def _worth_retrying(error: Any) -> bool:
-    # A message over a size limit is RESOURCE_EXHAUSTED too, and will not shrink by waiting.
-    return error.code() in _RETRIED and "larger than max" not in (error.details() or "")
+__all__ = ["MAX_MESSAGE_BYTES", "Channel"]

@@ -21,7 +21,17 @@ _ADVICE = {
     ),
     grpc.StatusCode.UNIMPLEMENTED: "Check {target}: what answers there is no prediction server.",
     grpc.StatusCode.INTERNAL: "See the server's log.",
+    grpc.StatusCode.UNAUTHENTICATED: "Pass the TLS files that the server at {target} asks for.",
+    grpc.StatusCode.PERMISSION_DENIED: "Pass the TLS files that the server at {target} asks for.",
 }
+
+
+# What a failed handshake says; without it the advice would be to look for a server that runs.
+_TLS_WORDS = ("handshak", "SSL", "TLS", "certificate", "CERTIFICATE")
+_TLS_ADVICE = (
+    "Client and server at {target} do not agree on TLS: pass both or neither, the root "
+    "certificates that the server's is signed with, and the client's own where it is asked for."
+)
 
 
 class ServingError(RuntimeError):
@@ -40,7 +50,17 @@ class ServingError(RuntimeError):
         self.advice = advice
 
     @classmethod
-    def from_rpc(cls, error: Any, target: str) -> ServingError:
-        """Translates a `grpc.RpcError` of a call to `target`."""
-        advice = _ADVICE.get(error.code(), "").format(target=target)
-        return cls(error.code(), error.details() or "no details", advice)
+    def from_rpc(cls, error: Any, target: str, attempts: int = 1) -> ServingError:
+        """Translates a `grpc.RpcError`.
+
+        Args:
+            error: what gRPC raised.
+            target: server that was called.
+            attempts: how often it was called.
+        """
+        code, details = error.code(), error.details() or "no details"
+        advice = _ADVICE.get(code, "")
+        if code == grpc.StatusCode.UNAVAILABLE and any(word in details for word in _TLS_WORDS):
+            advice = _TLS_ADVICE
+        tried = f"(Tried {attempts} times.)" if attempts > 1 else ""
+        return cls(code, details, " ".join(filter(None, [tried, advice.format(target=target)])))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from google.protobuf.message import DecodeError
 
 from serving import wire
-from tfrec_feedback.requests import RequestError
+from tfrec_feedback.requests import SESSION, RequestError
+from tfrec_feedback.schema import Feature, Schema
 
+GOLDEN_FILE = "assets.extra/golden_requests.tfrecord"
+"""Where a published version keeps its golden requests."""
 # A record is: length (8 bytes, little-endian), its checksum (4), the data, its checksum (4).
 _LENGTH_BYTES = 8
 _CHECKSUM_BYTES = 4
@@ -47,6 +51,31 @@ def read_records(path: str | Path) -> Iterator[bytes]:
             remaining -= length + _CHECKSUM_BYTES
             yield data
             index += 1
+
+
+def golden_file(path: Path) -> Path:
+    """Returns the golden requests of a published model.
+
+    Args:
+        path: folder of a version, or of the versions, of which the newest counts.
+
+    Returns:
+        The file; a path that is no folder comes back as it is.
+
+    Raises:
+        RequestError: when the folder has no golden requests.
+    """
+    if not path.is_dir():
+        return path
+    # Numbers, not names: 10 is newer than 9, and what is half published is no number.
+    versions = [entry for entry in path.iterdir() if entry.name.isdecimal()]
+    version = max(versions, key=lambda entry: int(entry.name), default=path)
+    if not (version / GOLDEN_FILE).is_file():
+        raise RequestError(
+            f"{version} holds no {GOLDEN_FILE}: expected the folder of a published version, or of "
+            "its versions. Publish with `python -m pipelines.export`, or give a file of requests."
+        )
+    return version / GOLDEN_FILE
 
 
 def parse_record(record: bytes, index: int = 0) -> dict[str, list[int] | list[float] | list[bytes]]:
@@ -88,3 +117,64 @@ def num_candidates(record: bytes, index: int = 0) -> int:
             "with `python -m pipelines.prepare`."
         )
     return value[0]
+
+
+def decode_record(schema: Schema, record: bytes, index: int = 0) -> dict[str, Any]:
+    """Returns a record as the request that a person would write.
+
+    Args:
+        schema: what the record holds.
+        record: a serialised `tf.train.Example`.
+        index: its number, for the error message.
+
+    Returns:
+        A mapping with `context`, `histories` and `candidates`, as `encode_requests` takes it.
+
+    Raises:
+        RequestError: when the bytes are not a record of the schema.
+    """
+    values = parse_record(record, index)
+    count = num_candidates(record, index)
+    columns = _Columns(values, index)
+    request: dict[str, Any] = {
+        "context": {f.name: columns.of(f, f.name, 1)[0] for f in schema.context},
+        "histories": {},
+        "candidates": {f.name: columns.of(f, f.name, count) for f in schema.candidate},
+    }
+    for sequence in schema.histories:
+        length = (values.get(sequence.length) or [0])[0]
+        if not length:
+            continue
+        history = {
+            name: columns.of(schema.feature(name), f"{sequence.name}_{name}", int(length))
+            for name in sequence.features
+        }
+        if sequence.num_sessions:
+            history[SESSION] = list(values.get(sequence.session, []))
+        request["histories"][sequence.name] = history
+    return request
+
+
+class _Columns:
+    """The features of one record, cut into entries."""
+
+    def __init__(self, values: Mapping[str, Any], index: int):
+        self._values = values
+        self._index = index
+
+    def of(self, feature: Feature, name: str, entries: int) -> list[Any]:
+        """Returns one value an entry, or a list of them where the feature is multi-valued."""
+        flat = [
+            v.decode("utf-8", "replace") if isinstance(v, bytes) else v
+            for v in self._values.get(name, [])
+        ]
+        width = feature.max_values
+        if len(flat) != entries * width:
+            raise RequestError(
+                f"record {self._index}: {name!r} holds {len(flat)} values, the schema says "
+                f"{entries * width}. Record and schema do not belong together."
+            )
+        if width == 1:
+            return flat
+        counts = self._values.get(f"{name}_count", [])
+        return [flat[n * width : n * width + k] for n, k in enumerate(counts)]

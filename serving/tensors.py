@@ -29,6 +29,8 @@ _NUMBERS: dict[int, tuple[str, np.dtype[Any], str]] = {
     23: ("uint64", np.dtype("<u8"), "uint64_val"),
 }
 _CODES = {entry[1]: code for code, entry in _NUMBERS.items()}
+_NAMES = {entry[1]: entry[0] for entry in _NUMBERS.values()}
+_MAX_SIZE = (2**63 - 1) // 8
 # One value may stand for a whole tensor: without a bound a message of 20 bytes fills the memory.
 _MAX_REPEATED = 1 << 24
 
@@ -53,14 +55,18 @@ def dtype_code(name: str) -> int:
 
 def array_dtype(array: np.ndarray) -> str:
     """Returns the DataType name of an array; byte and text arrays are `string`."""
+    if (name := _NAMES.get(array.dtype)) is not None:  # writing a numpy type out takes far longer
+        return name
     return "string" if array.dtype.kind in "OSU" else str(array.dtype.newbyteorder("="))
 
 
-def to_proto(array: Any) -> Any:
+def to_proto(array: Any, proto: Any = None) -> Any:
     """Encodes an array as a `TensorProto`.
 
     Args:
         array: numbers, booleans, or (as bytes, text or objects of either) strings; any shape.
+        proto: an empty message to write to; a new one when left out. A message of a map, written
+            where it lies, saves a copy.
 
     Returns:
         The message.
@@ -73,14 +79,15 @@ def to_proto(array: Any) -> Any:
         [[1, 2], [3, 4]]
     """
     array = np.asarray(array)
-    proto = wire.TensorProto()
+    proto = wire.TensorProto() if proto is None else proto
+    add = proto.tensor_shape.dim.add
     for size in array.shape:
-        proto.tensor_shape.dim.add(size=size)
+        add(size=size)
     if array.dtype.kind in "OSU":
         proto.dtype = _STRING
         proto.string_val.extend(_to_bytes(value) for value in array.ravel().tolist())
         return proto
-    wire_type = array.dtype.newbyteorder("<")
+    wire_type = array.dtype if array.dtype in _CODES else array.dtype.newbyteorder("<")
     if wire_type not in _CODES:
         raise TensorError(
             f"Arrays of type {array.dtype} cannot be sent; convert to one of "
@@ -136,11 +143,11 @@ def from_proto(proto: Any) -> np.ndarray:
 def _shape(proto: Any) -> tuple[int, ...]:
     if proto.unknown_rank:
         raise TensorError("The tensor's shape has unknown rank; a value needs a full shape.")
-    shape = tuple(dim.size for dim in proto.dim)
-    if any(size < 0 for size in shape):
+    shape = tuple([dim.size for dim in proto.dim])
+    if shape and min(shape) < 0:
         raise TensorError(f"The tensor's shape {list(shape)} has a negative dimension.")
     # Zeros are left out of the product: they would hide an overflow that numpy still refuses.
-    if math.prod(size for size in shape if size) > np.iinfo(np.int64).max // 8 or len(shape) > 32:
+    if math.prod([size for size in shape if size]) > _MAX_SIZE or len(shape) > 32:
         raise TensorError(f"The tensor's shape {list(shape)} is too large for any memory.")
     return shape
 

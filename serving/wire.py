@@ -19,6 +19,7 @@ Example:
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from google.protobuf import (
@@ -30,7 +31,8 @@ from google.protobuf import (
 )
 
 _PACKAGE = "tfrec_feedback.wire"
-_FILE = "tfrec_feedback/wire.proto"
+FILE = "tfrec_feedback/wire.proto"
+"""Name under which the messages below are declared."""
 
 # message -> field -> (number, type); types read as in a .proto file. Enums travel as int32.
 _MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
@@ -138,10 +140,24 @@ def _add_field(message: Any, name: str, number: int, kind: str) -> None:
         field.type_name = f".{kind}" if "." in kind else f".{_PACKAGE}.{kind}"
 
 
-def _build() -> dict[str, Any]:
-    file = descriptor_pb2.FileDescriptorProto(name=_FILE, package=_PACKAGE, syntax="proto3")
-    file.dependency.extend([any_pb2.DESCRIPTOR.name, wrappers_pb2.DESCRIPTOR.name])
-    for name, fields in _MESSAGES.items():
+def declare(
+    file_name: str,
+    messages: Mapping[str, Mapping[str, tuple[int, str]]],
+    dependencies: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Declares messages in this package.
+
+    Args:
+        file_name: name of the `.proto` file that they make up.
+        messages: fields by message, as in the table above; they may name messages of other files.
+        dependencies: names of those other files.
+
+    Returns:
+        The classes by message name.
+    """
+    file = descriptor_pb2.FileDescriptorProto(name=file_name, package=_PACKAGE, syntax="proto3")
+    file.dependency.extend(dependencies)
+    for name, fields in messages.items():
         message = file.message_type.add(name=name)
         for field, (number, kind) in fields.items():
             _add_field(message, field, number, kind)
@@ -149,11 +165,11 @@ def _build() -> dict[str, Any]:
     pool.AddSerializedFile(file.SerializeToString())
     return {
         name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.{name}"))
-        for name in _MESSAGES
+        for name in messages
     }
 
 
-_CLASSES = _build()
+_CLASSES = declare(FILE, _MESSAGES, [any_pb2.DESCRIPTOR.name, wrappers_pb2.DESCRIPTOR.name])
 TensorShapeProto: Any = _CLASSES["TensorShapeProto"]
 TensorProto: Any = _CLASSES["TensorProto"]
 TensorInfo: Any = _CLASSES["TensorInfo"]

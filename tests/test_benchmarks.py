@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -19,7 +20,12 @@ from benchmarks import (
 from benchmarks.dfn_training import check_equal, encoded_batch
 from benchmarks.measure import Report, interleaved_medians, paired_ratios, readable
 from benchmarks.naive import naive_copy, one_candidate_a_row
+from benchmarks.serving_load import swap_report, throughputs
+from benchmarks.serving_start import start_report
 from benchmarks.workload import synthetic_request, synthetic_schema
+from serving.tensors import from_proto
+from tests.serving.fake_server import FakeServer
+from tests.serving.tiny_model import REQUEST
 from tfrec_feedback.config import load_config
 from tfrec_feedback.models import build_model
 from tfrec_feedback.requests import encode_requests
@@ -95,11 +101,64 @@ def test_optimizer_compares_three_on_one_table():
 
 
 def test_serving_answers_in_every_way():
-    report = serving.run(num_candidates=3, embedding_dim=4, repeats=1)
-    assert len(report.rows) == 3
-    assert all(milliseconds > 0 for _, milliseconds, _ in report.rows)
-    (_, _, request), (_, _, rows), (_, _, grpc) = report.rows
-    assert request == grpc < rows
+    size = (3, 2, ("click", "unclick", "dislike"))
+    options = {"embedding_dim": 4, "repeats": 1, "seconds": 0.1, "rounds": 1, "swap_seconds": 0}
+    latency, throughput, _ = serving.run([size], **options)
+    ways = {row[1]: row for row in latency.rows}
+    assert list(ways) == [
+        *("bare call", "gRPC", "bare call, one row a candidate", "gRPC, one row a candidate")
+    ]
+    assert all(row[2] > 0 for row in latency.rows) and ways["bare call"][3] == 1.0
+    assert 0 < ways["gRPC"][4] < ways["gRPC, one row a candidate"][4]
+    for _, callers, bare, grpc, ratio in throughput.rows:
+        assert callers in (1, 4)
+        assert ratio == pytest.approx(grpc / bare) and ratio > 0
+
+
+def test_the_bare_model_scores_as_the_server_does():
+    size = (3, 2, ("click", "unclick", "dislike"))
+    with (
+        serving._published(size[1], size[2], 4) as (schema, version),
+        serving._served(version) as (target, client),
+    ):
+        ways = serving._ways(
+            serving.BareModel(version), client, target, schema, serving.random_request(*size)
+        )
+        expected = ways["bare call"]()["ctr"]
+        found = ways["gRPC"]()[0]["ctr"]
+        rows = from_proto(ways["gRPC, one row a candidate"]().outputs["ctr"])
+        bare_rows = ways["bare call, one row a candidate"]()["ctr"]
+    assert np.std(expected) > 0
+    for other in (found, rows, bare_rows):
+        np.testing.assert_allclose(other, expected[0], rtol=1e-5, atol=1e-6)
+
+
+def test_callers_take_turns_in_rounds_and_their_failures_are_raised():
+    seen = []
+    ways = {"a": lambda: seen.append("a") or time.sleep(0.01), "b": lambda: time.sleep(0.02)}
+    found = throughputs(ways, callers=2, seconds=0.1, rounds=3)
+    assert set(found) == {"a", "b"} and all(len(rates) == 3 for rates in found.values())
+    assert len(seen) >= 6 and all(rate > 0 for rates in found.values() for rate in rates)
+    with pytest.raises(ZeroDivisionError):
+        throughputs({"a": lambda: 1 / 0}, callers=2, seconds=0.1, rounds=1)
+
+
+def test_a_swap_is_reported_beside_the_steady_load(tmp_path):
+    (tmp_path / "1").mkdir()
+    with FakeServer(base=tmp_path, swap_delay=0.5) as server:
+        report = swap_report(server.target, "tiny", [REQUEST], tmp_path / "1", 40.0, 3.0)
+    assert [row[0] for row in report.rows] == ["before", "during", "after"]
+    assert all(row[1] > 0 for row in report.rows) and report.rows[0][4] == 1.0
+    for row in report.rows:
+        assert row[4] == pytest.approx(row[3] / report.rows[0][3])
+    assert "0 calls failed, 0 scores were wrong" in report.notes[0]
+
+
+def test_a_client_is_timed_from_its_import_to_its_first_request():
+    report = start_report(repeats=1, compared=False)
+    ((name, seconds, ratio),) = report.rows
+    assert (name, ratio) == ("serving.client", 1.0)
+    assert 0 < seconds < 60
 
 
 def test_rows_repeat_the_user_and_not_the_candidates():

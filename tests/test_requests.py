@@ -292,6 +292,18 @@ def test_every_value_is_found_where_its_candidate_stands(many):
             assert [t.decode() for t in batch["tag"][r, n, :count]] == row["tag"]
 
 
+def test_a_request_alone_is_encoded_as_beside_others_and_shares_no_memory_with_its_arrays():
+    columns = {"item": np.array([1, 2]), "tag": [[], ["a"]], "price": np.array([1, 2], np.float32)}
+    one = request(candidates=columns)
+    alone, beside = encode_requests(SCHEMA, [one]), encode_requests(SCHEMA, [one, one])
+    assert set(alone) == set(beside)
+    for name, array in alone.items():
+        assert array.dtype == beside[name].dtype
+        np.testing.assert_array_equal(array, beside[name][:1])
+    assert not np.shares_memory(alone["item"], columns["item"])
+    assert not np.shares_memory(alone["price"], columns["price"])
+
+
 def test_the_encoder_needs_no_tensorflow():
     code = "import sys, tfrec_feedback.requests; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

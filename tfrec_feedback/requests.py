@@ -64,12 +64,13 @@ def encode_requests(schema: Schema, requests: Sequence[Mapping[str, Any]]) -> di
         columns = [part.candidates[feature.name] for part in parts]
         batch.update(_encode(feature, feature.name, columns, "candidates"))
     batch["num_candidates"] = np.array([part.num_candidates for part in parts], np.int64)
+    of_candidates = {feature.name: feature for feature in schema.candidate}
     for sequence in schema.histories:
         for name in sequence.features:
             columns = [p.histories[sequence.name][name][-sequence.max_length :] for p in parts]
             where = f"histories.{sequence.name}"
             wire = f"{sequence.name}_{name}"
-            batch.update(_encode(schema.feature(name), wire, columns, where))
+            batch.update(_encode(of_candidates[name], wire, columns, where))
         if sequence.num_sessions:
             columns = [p.histories[sequence.name][SESSION][-sequence.max_length :] for p in parts]
             where = f"histories.{sequence.name}"
@@ -192,6 +193,8 @@ def _encode(
                 )
                 counts[r, n] = len(kept)
         batch = {wire_name: values, f"{wire_name}_count": counts}
+    elif len(columns) == 1 and len(columns[0]):  # most calls: one request, nothing to pad
+        batch = {wire_name: _values(feature, columns[0], f"request 0: {where}.{wire_name}")[None]}
     else:
         values = np.full(shape, _PADDING[feature.dtype], _DTYPES[feature.dtype])
         for r, column in enumerate(columns):
@@ -220,12 +223,18 @@ def _values(feature: Feature, values: Any, where: str) -> np.ndarray:
         return np.zeros(0, _DTYPES[feature.dtype])
     if feature.dtype == "string":
         return _strings(values, where)
+    types = set() if isinstance(values, np.ndarray) else set(map(type, values))
+    if types == {int} and feature.dtype == "int64":  # most calls, and every other check is theirs
+        try:
+            return np.array(values, np.int64)
+        except OverflowError:
+            pass
     try:
         array = np.asarray(values)
     except ValueError:  # lists of unequal length among the values
         array = np.empty((0, 0))
     # numpy turns a lone True among integers into 1.
-    has_bool = not isinstance(values, np.ndarray) and bool in set(map(type, values))
+    has_bool = bool in types
     if array.ndim != 1 or array.dtype.kind not in "iuf" or has_bool:
         wrong = _first_wrong(values, feature.dtype)
         raise RequestError(f"{where}: expected {feature.dtype} values, got {wrong!r}.")

@@ -12,7 +12,8 @@ import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
-from pipelines.score import candidate_labels, load_requests, main, ranking, ranking_table
+from pipelines.score import main, ranking_table
+from serving.client_requests import candidate_labels, load_requests, ranking
 from serving.server import FeedbackServer
 from tests.serving.tiny_model import REQUEST, SCHEMA, export_tiny_model, record
 from tfrec_feedback.requests import RequestError

@@ -5,6 +5,7 @@ import pytest
 
 from serving.client import FeedbackClient
 from serving.server import FeedbackServer
+from tests.serving.scaled_model import export_scaled_model
 from tests.serving.tiny_model import export_tiny_model
 
 
@@ -26,3 +27,10 @@ def server(base_path: Path) -> Iterator[FeedbackServer]:
 def client(server: FeedbackServer) -> Iterator[FeedbackClient]:
     with FeedbackClient(server.target, "tiny") as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def templates(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Exported models by scale, to be published as versions."""
+    folder = tmp_path_factory.mktemp("templates")
+    return {scale: export_scaled_model(folder / str(scale), scale) for scale in (1, 2)}

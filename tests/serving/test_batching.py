@@ -41,6 +41,19 @@ def test_a_cut_keeps_the_user_and_counts_the_candidates_that_are_left():
     assert part["hour"].tolist() == [20, 20]
 
 
+def test_a_cut_of_everything_is_the_batch():
+    short = REQUEST | {"candidates": {name: v[:1] for name, v in REQUEST["candidates"].items()}}
+    batch = encode_requests(SCHEMA, [REQUEST, short])
+    for stop in (3, 4):
+        part = cut(SCHEMA, batch, slice(0, 2), slice(0, stop))
+        assert part.keys() == batch.keys()
+        assert all(part[name] is batch[name] for name in batch)
+    fewer = cut(SCHEMA, batch, slice(0, 2), slice(0, 2))
+    assert fewer["num_candidates"].tolist() == [2, 1] and fewer["item_id"].shape == (2, 2)
+    first = cut(SCHEMA, batch, slice(0, 1), slice(0, 3))
+    assert first["num_candidates"].tolist() == [3] and first["item_id"].shape == (1, 3)
+
+
 @pytest.mark.parametrize("shape", [(2,), (1, 3), (2, 2)])
 def test_scores_of_the_wrong_shape_are_refused(shape):
     with pytest.raises(ServingError, match="Expected scores 'ctr'") as error:

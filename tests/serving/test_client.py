@@ -90,7 +90,7 @@ def test_packing_and_cutting_never_change_a_score(server, many, limit):
 
 
 def test_candidates_over_the_limit_are_sent_in_several_calls(client, predictions):
-    client._limit = 2
+    client._core.limit = 2
     assert client.rank(**REQUEST)["ctr"].tolist() == CTR
     assert [request.inputs["item_id"].tensor_shape.dim[1].size for request in predictions] == [2, 1]
     clicks = [request.inputs["click_item_id"].tensor_content for request in predictions]
@@ -136,7 +136,7 @@ def test_a_schema_of_another_model_is_refused_on_first_use(server):
 
 def test_the_schema_is_agreed_on_once(client, monkeypatch):
     client.rank(**REQUEST)
-    monkeypatch.setattr(client, "_metadata", lambda _: pytest.fail("asked again"))
+    monkeypatch.setattr(client._core, "metadata", lambda: pytest.fail("asked again"))
     assert client.rank(**REQUEST)["ctr"].tolist() == CTR
 
 
@@ -148,7 +148,7 @@ def test_records_are_scored_with_padding_cut_off(client, predictions):
     assert second["ctr"].tolist() == [9.0]
     assert third["ctr"].tolist() == []
     assert len(predictions) == 1
-    client._limit = 2
+    client._core.limit = 2
     assert client.rank_examples(records)[1]["ctr"].tolist() == [9.0]
     assert len(predictions) == 3
     assert client.rank_examples([]) == []
@@ -194,7 +194,7 @@ def test_options_that_make_no_sense_are_refused():
 def test_importing_the_client_loads_nothing_heavy():
     code = (
         "import sys, serving.client; "
-        "heavy = {'tensorflow', 'tensorflow_serving', 'pandas', 'pydantic', 'typer', 'rich'}; "
+        "heavy = {'tensorflow', 'tensorflow_serving', 'pandas', 'typer', 'rich'}; "
         "sys.exit(str(sorted(heavy & set(sys.modules))) if heavy & set(sys.modules) else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

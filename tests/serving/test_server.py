@@ -11,7 +11,7 @@ import pytest
 
 from serving import wire
 from serving.client import FeedbackClient, ServingError
-from serving.server import FeedbackServer
+from serving.server import FeedbackServer, Settings
 from serving.tensors import from_proto, to_proto
 from tests.serving.tiny_model import CTR, REQUEST
 
@@ -80,7 +80,7 @@ def test_a_taken_port_is_refused(base_path, server):
 
 
 def test_a_stopped_server_frees_its_port(base_path):
-    server = FeedbackServer(base_path, "tiny", workers=1)
+    server = FeedbackServer(base_path, "tiny", settings=Settings(workers=1))
     port = server.start()
     assert server.target == f"127.0.0.1:{port}"
     server.stop()
@@ -92,7 +92,7 @@ def test_a_stopped_server_frees_its_port(base_path):
 
 def test_a_message_over_the_limit_is_resource_exhausted(base_path):
     with (
-        FeedbackServer(base_path, "tiny", max_message_bytes=4000) as server,
+        FeedbackServer(base_path, "tiny", settings=Settings(max_message_bytes=4000)) as server,
         FeedbackClient(server.target, "tiny") as client,
     ):
         assert client.rank(**REQUEST)["ctr"].tolist() == CTR

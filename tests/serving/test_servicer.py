@@ -8,7 +8,6 @@ import pytest
 import tensorflow as tf
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import (
-    classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
     model_service_pb2_grpc,
@@ -210,8 +209,9 @@ def test_status_of_the_served_version_is_available(channel):
     assert refusal(stub.GetModelStatus, request)[0] == "NOT_FOUND"
 
 
-def test_calls_the_server_does_not_have_are_unimplemented(stub):
-    assert refusal(stub.Classify, classification_pb2.ClassificationRequest())[0] == "UNIMPLEMENTED"
+def test_calls_the_server_does_not_have_are_unimplemented(channel):
+    call = channel.unary_unary("/tensorflow.serving.PredictionService/PredictStreamed")
+    assert refusal(call, b"")[0] == "UNIMPLEMENTED"
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,12 @@ def test_numbers_come_back_as_they_were_sent(array):
     np.testing.assert_array_equal(returned, array)
 
 
+def test_a_tensor_is_written_where_a_message_has_it():
+    request = wire.PredictRequest()
+    written = to_proto([[1.5, 2.5]], request.inputs["x"])
+    assert written == request.inputs["x"] == to_proto([[1.5, 2.5]])
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.sampled_from(NUMBERS).flatmap(lambda dtype: hnp.arrays(dtype, SHAPES)))
 def test_tensorflow_reads_what_we_write_and_we_what_it_writes(array):

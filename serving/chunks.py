@@ -1,0 +1,154 @@
+"""How a large request is run: piece by piece, so that a deadline can end it between two pieces."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from serving.contract import derive_schema
+from serving.signatures import Signature
+from serving.validation import InvalidRequest
+from tfrec_feedback.schema import Schema, SchemaError
+
+_COUNT = "num_candidates"
+RECORD_WEIGHT = 16
+"""Candidates that a serialised record is taken for when requests are cut."""
+
+_RECORD_BYTES = 1 << 20  # of the records that are run at once
+_MAX_SCORES = 1 << 24
+
+
+@dataclasses.dataclass(frozen=True)
+class ChunkPlan:
+    """How the requests of a signature may be cut.
+
+    Scores of a row depend on that row alone, as TF Serving's batching takes for granted, and those
+    of a candidate on its request alone, never on the other candidates: pieces give the scores of
+    the whole.
+
+    Attributes:
+        candidates: names of the inputs of a `rank` signature that hold candidates, `[R, N, ...]`;
+            empty for a signature that is cut by rows alone.
+        weight: candidates that a row stands for where they cannot be counted: those of serialised
+            records, which are not opened here.
+    """
+
+    candidates: frozenset[str] = frozenset()
+    weight: int = 1
+
+    @classmethod
+    def of(cls, signature: Signature, schema: Schema | None = None) -> ChunkPlan | None:
+        """Returns the plan of a signature; None when it cannot be cut.
+
+        Args:
+            signature: its inputs and outputs.
+            schema: that of the model; read off the signature when left out.
+        """
+        names = cls._candidates(signature, schema)
+        if names:
+            return cls(names)
+        specs = [*signature.inputs.values(), *signature.outputs.values()]
+        if not signature.inputs or any(not s.shape or s.shape[0] != -1 for s in specs):
+            return None
+        records = len(signature.inputs) == 1 and all(s.dtype == "string" for s in specs[:1])
+        return cls(weight=RECORD_WEIGHT if records else 1)
+
+    @staticmethod
+    def _candidates(signature: Signature, schema: Schema | None) -> frozenset[str] | None:
+        """Returns the names of the candidate inputs; None when it does not rank candidates."""
+        scores = [spec.shape for spec in signature.outputs.values()]
+        if _COUNT not in signature.inputs or any(shape != (-1, -1) for shape in scores):
+            return None
+        try:
+            inputs = (schema or derive_schema(signature)).inputs()
+        except SchemaError:
+            return None
+        names = {spec.name for spec in inputs if "N" in spec.axes}
+        if not names or {spec.name for spec in inputs} != set(signature.inputs):
+            return None
+        return frozenset(names)
+
+    def size(self, inputs: Mapping[str, np.ndarray]) -> tuple[int, int]:
+        """Returns R and N of a request.
+
+        Raises:
+            InvalidRequest: when the candidate inputs differ in N.
+        """
+        if not self.candidates:
+            return len(next(iter(inputs.values()))), 1
+        widths = {name: inputs[name].shape[1] for name in sorted(self.candidates)}
+        if len(set(widths.values())) > 1:
+            raise InvalidRequest(f"Inputs differ in their 1st dimension, the candidates: {widths}.")
+        return len(inputs[_COUNT]), next(iter(widths.values()))
+
+    def limit(self, inputs: Mapping[str, np.ndarray], chunk_rows: int) -> int:
+        """Returns how many rows (or candidates, where there are any) are run at once.
+
+        Args:
+            inputs: of the request.
+            chunk_rows: candidates that are run at once.
+        """
+        rows = max(1, chunk_rows // self.weight)
+        if self.weight > 1:  # every record is padded to the longest beside it
+            longest = max(map(len, next(iter(inputs.values())).ravel().tolist()), default=0)
+            rows = max(1, min(rows, _RECORD_BYTES // max(1, longest)))
+        return rows
+
+    def cut(
+        self, inputs: Mapping[str, np.ndarray], rows: slice, candidates: slice
+    ) -> dict[str, np.ndarray]:
+        """Returns some requests with some of their candidates."""
+        part = {name: array[rows] for name, array in inputs.items()}
+        if not self.candidates:
+            return part
+        for name in self.candidates:
+            part[name] = part[name][:, candidates]
+        left = part[_COUNT] - candidates.start
+        part[_COUNT] = np.clip(left, 0, candidates.stop - candidates.start)
+        return part
+
+
+def join(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Returns the scores of consecutive rows as one array.
+
+    Records of several pieces may hold different numbers of candidates: narrower pieces are padded
+    with 0, which is what padded candidates score.
+
+    Raises:
+        InvalidRequest: when padding makes them too many to send.
+    """
+    inner = np.max([part.shape[1:] for part in parts], axis=0).astype(int)
+    if sum(map(len, parts)) * math.prod(inner) > _MAX_SCORES:
+        raise InvalidRequest(
+            f"{sum(map(len, parts))} records, all padded to {list(inner)} scores, are too many at "
+            "once; send the largest in calls of their own."
+        )
+    if all(part.shape[1:] == tuple(inner) for part in parts):
+        return np.concatenate(parts)
+    whole = np.zeros((sum(map(len, parts)), *inner), parts[0].dtype)
+    row = 0
+    for part in parts:
+        whole[(slice(row, row + len(part)), *map(slice, part.shape[1:]))] = part
+        row += len(part)
+    return whole
+
+
+def pieces(rows: int, width: int, limit: int) -> Iterator[tuple[slice, slice]]:
+    """Yields pieces of `[rows, width]` candidates, at most `limit` in each.
+
+    Whole requests share a piece while they fit: what a request's candidates share is computed once
+    for each piece. Nothing to score is one piece, for the model to say what comes out.
+    """
+    if not rows or not width:
+        yield slice(0, rows), slice(0, width)
+        return
+    height, width_limit = max(1, limit // width), min(width, limit)
+    for row in range(0, rows, height):
+        for column in range(0, width, width_limit):
+            yield (
+                slice(row, min(row + height, rows)),
+                slice(column, min(column + width_limit, width)),
+            )

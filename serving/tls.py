@@ -1,0 +1,47 @@
+"""Certificates of the server."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import grpc
+
+
+@dataclasses.dataclass(frozen=True)
+class TlsFiles:
+    """PEM files.
+
+    Attributes:
+        key: private key of the server.
+        certificate: its certificate, followed by those that vouch for it.
+        client_ca: certificates that vouch for clients. With it, clients without a certificate are
+            turned away (mutual TLS).
+    """
+
+    key: Path
+    certificate: Path
+    client_ca: Path | None = None
+
+
+def credentials(files: TlsFiles) -> grpc.ServerCredentials:
+    """Reads the files.
+
+    Raises:
+        OSError: when one cannot be read, or is no PEM file.
+    """
+    key, certificate = _pem(files.key), _pem(files.certificate)
+    ca = _pem(files.client_ca) if files.client_ca else None
+    return grpc.ssl_server_credentials(
+        [(key, certificate)], root_certificates=ca, require_client_auth=ca is not None
+    )
+
+
+def _pem(path: Path) -> bytes:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise OSError(f"{path} cannot be read: {error.strerror}.") from error
+    if b"-----BEGIN " not in data:
+        raise OSError(f"{path} is no PEM file: it lacks a line -----BEGIN ...-----.")
+    return data
