@@ -51,11 +51,13 @@ build() {
 
 start() {
   base=$(cd "$1" && pwd)
+  # Of an option given twice, the last counts: these stand after the image's own.
   engine run --detach --replace --name "$CONTAINER" --network host \
     --read-only --read-only-tmpfs=false --cap-drop all --security-opt no-new-privileges \
     --ulimit nofile=20000:20000 --ulimit nproc=16000:16000 \
     --volume "$base:/models/$2:ro" "$IMAGE" --host 127.0.0.1 --port "$3" \
-    --http-host 127.0.0.1 --http-port "$(($3 + 1))" --model-base-path "/models/$2" --model-name "$2"  # of an option given twice, the last counts
+    --http-host 127.0.0.1 --http-port "$(($3 + 1))" \
+    --model-base-path "/models/$2" --model-name "$2"
 }
 
 stop() {

@@ -99,9 +99,9 @@ def read_labels(base: Path) -> dict[str, list[int]]:
         return {}
     try:
         labels = json.loads(path.read_text(encoding="utf-8"))
-        if all(labels[n] and all(type(v) is int for v in labels[n]) for n in labels):
-            return {str(name): list(versions) for name, versions in labels.items()}
-    except (ValueError, TypeError, KeyError):
+        if all(numbers and {type(v) for v in numbers} == {int} for numbers in labels.values()):
+            return {str(name): list(numbers) for name, numbers in labels.items()}
+    except (ValueError, TypeError, AttributeError):
         pass
     raise VersionError(
         f'{path} is damaged: expected {{"stable": [version, earlier ones, ...]}}. Repair or remove '
