@@ -1,11 +1,12 @@
 """The image of the embedded server, built and run without a daemon: `pytest -m slow tests/deploy`.
 
-Figures (size, seconds) are printed, see them with `-s`. BASE_IMAGE and EXTRA_BUILD are those of
-`docker/image.sh`: where pip reaches its index through a configuration of the machine, EXTRA_BUILD
-holds a --volume of it.
+Figures (size, seconds) are logged, see them with `--log-cli-level=INFO`. BASE_IMAGE and EXTRA_BUILD
+are those of `docker/image.sh`: where pip reaches its index through a configuration of the machine,
+EXTRA_BUILD holds a --volume of it.
 """
 
 import json
+import logging
 import os
 import shutil
 import socket
@@ -20,6 +21,7 @@ from serving.client import FeedbackClient
 from serving.errors import ServingError
 from tests.serving.tiny_model import CTR, DISLIKE, REQUEST, export_tiny_model
 
+_LOG = logging.getLogger(__name__)
 ROOT = Path(__file__).parents[2]
 NAME = "tfrec-feedback-test"
 TOOLS = [tool for tool in ("podman", "runc", "debootstrap") if shutil.which(tool) is None]
@@ -64,7 +66,8 @@ def image():
     start = time.perf_counter()
     script("build")
     details = json.loads(podman("image", "inspect", f"localhost/{NAME}").stdout)[0]
-    print(f"\nimage {details['Size'] / 1e9:.2f} GB in {time.perf_counter() - start:.0f} s")
+    seconds = time.perf_counter() - start
+    _LOG.info("image: %.2f GB in %.0f s", details["Size"] / 1e9, seconds)
     return details
 
 
@@ -92,7 +95,7 @@ def running(image, tmp_path_factory):
             time.sleep(0.2)
         else:
             raise AssertionError(podman("logs", NAME).stderr)
-    print(f"ready in {time.perf_counter() - start:.1f} s")
+    _LOG.info("ready in %.1f s", time.perf_counter() - start)
     yield port
     podman("rm", "--force", NAME)
 
@@ -127,4 +130,4 @@ def test_it_drains_when_it_is_stopped(running):
     # Last: there is no server after it.
     start = time.perf_counter()
     assert script("stop").strip() == "0"
-    print(f"stopped in {time.perf_counter() - start:.1f} s")
+    _LOG.info("stopped in %.1f s", time.perf_counter() - start)
