@@ -38,6 +38,7 @@ DEV = [
     "prometheus-client>=0.20",
     "pytest>=8.3",
     "pytest-xdist>=3.6",
+    "pyyaml>=6",
     "ruff>=0.8",
 ]
 

@@ -27,12 +27,23 @@ def main(
             help="Turn scores of a model trained with loss.name=rce into click rates.",
         ),
     ] = False,
+    synthetic_golden: Annotated[
+        bool,
+        typer.Option(
+            "--synthetic-golden",
+            help="Make all golden requests up: no request of the test split is published.",
+        ),
+    ] = False,
 ) -> None:
-    """Writes a run's model as a SavedModel version: all at once, or not at all."""
+    """Writes a run's model as a SavedModel version: all at once, or not at all.
+
+    Beside the model stand the requests that TensorFlow Serving warms up with, and golden requests
+    with their expected scores, which `python -m serving.skew` sends to a server.
+    """
     with reported_errors():
         from tfrec_feedback.export import export_run
 
-        published = export_run(run, output, version, top_k, calibrate)
+        published = export_run(run, output, version, top_k, calibrate, synthetic_golden)
         Console().print(f"Published {published}", soft_wrap=True)
 
 

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
+import itertools
 import json
 import os
 import shutil
 import tempfile
 import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
+from tfrec_feedback.data.manifest import ManifestError, load_manifest
+from tfrec_feedback.data.tfrecord import read_records, write_records
+from tfrec_feedback.golden import GOLDEN_FILE
 from tfrec_feedback.models import FeedbackModel
 from tfrec_feedback.runs import CONFIG_FILE, load_run
 from tfrec_feedback.schema import Schema, Vocabulary
-from tfrec_feedback.scorer import RequestScorer
+from tfrec_feedback.scorer import METHODS, RequestScorer
+from tfrec_feedback.skew import golden_records
+from tfrec_feedback.warmup import WARMUP_FILE, warmup_requests
+
+_READ = 500  # records of the test split that golden requests are chosen from
 
 
 class ExportError(RuntimeError):
@@ -31,19 +41,24 @@ def publish(
     extra: dict[str, str | bytes] | None = None,
     k: int = 100,
     calibrate: bool = False,
+    records: Iterable[bytes] = (),
 ) -> Path:
     """Writes a model as the next version under `model_base`, all at once or not at all.
 
     The version is written under a hidden name, flushed to the disk and renamed, so that a server
     watching the folder never sees half of it. Published versions are never touched.
 
+    `assets.extra/` holds `schema.json`, the requests that TensorFlow Serving warms up with, and
+    golden requests with the scores that the Keras model gives them.
+
     Args:
         model: a trained feedback model.
         model_base: folder of the model's versions; made when it does not exist.
         version: a positive integer; default: the time, in seconds since 1970.
-        extra: further files of `assets.extra/`, by name; `schema.json` is always there.
+        extra: further files of `assets.extra/`, by name.
         k: see `RequestScorer`.
         calibrate: see `RequestScorer`.
+        records: request records of a log, some of which become golden requests.
 
     Returns:
         The folder of the version.
@@ -68,8 +83,15 @@ def publish(
         with tempfile.TemporaryDirectory() as vocabularies:
             schema = _with_vocabulary_files(model.schema, Path(vocabularies))
             scorer = RequestScorer(model, schema, k, calibrate)
-            tf.saved_model.save(scorer, str(staging), signatures=scorer.signatures())
-        _write_extra(staging / "assets.extra", schema, extra or {})
+            signatures = scorer.signatures()
+            tf.saved_model.save(scorer, str(staging), signatures=signatures)
+        _set_methods(staging)
+        directory = staging / "assets.extra"
+        _write_extra(directory, schema, extra or {})
+        write_records(
+            directory / WARMUP_FILE, warmup_requests(model.schema, signatures, base.resolve().name)
+        )
+        write_records(directory / GOLDEN_FILE, golden_records(model, records, calibrate))
         _flush(staging)
         staging.chmod(0o755)
         os.rename(staging, target)
@@ -101,7 +123,20 @@ def _with_vocabulary_files(schema: Schema, directory: Path) -> Schema:
     )
 
 
-def _write_extra(directory: Path, schema: Schema, extra: dict[str, str | bytes]) -> None:
+def _set_methods(directory: Path) -> None:
+    """Names the APIs that signatures answer: `tf.saved_model.save` says Predict of all.
+
+    TensorFlow Serving refuses Regress and Classify on signatures that do not say so.
+    """
+    updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater(str(directory))
+    for signature, method in METHODS.items():
+        updater.replace_method_name(signature, method)
+    updater.save()
+    # It is the checksum of the file that has just changed, read by registries, not by servers.
+    (directory / "fingerprint.pb").unlink(missing_ok=True)
+
+
+def _write_extra(directory: Path, schema: Schema, extra: Mapping[str, str | bytes]) -> None:
     """Writes `assets.extra/`; its schema finds the vocabularies in `../assets/`."""
     directory.mkdir()
     in_assets = dataclasses.replace(
@@ -146,6 +181,7 @@ def export_run(
     version: int | None = None,
     k: int = 100,
     calibrate: bool = False,
+    synthetic: bool = False,
 ) -> Path:
     """Publishes the model of a finished run, with its configuration and metrics beside it.
 
@@ -155,17 +191,42 @@ def export_run(
         version: see `publish`.
         k: see `RequestScorer`.
         calibrate: see `RequestScorer`.
+        synthetic: makes all golden requests up, so that no user's data leaves the log. They are as
+            well where the data of the run is gone, has changed, or holds interactions.
 
     Returns:
         The folder of the version.
     """
     model, description = load_run(run)
     directory = Path(run)
+    records = [] if synthetic else _test_records(description)
+    version = int(time.time()) if version is None else version
+    exported = {
+        "version": version,
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "calibrate": calibrate,
+        "golden_requests": "test split" if records else "synthetic",
+    }
     extra: dict[str, str | bytes] = {
         "config.toml": (directory / CONFIG_FILE).read_bytes(),
-        "run.json": json.dumps(description, indent=2),
+        "run.json": json.dumps({**description, "export": exported}, indent=2),
     }
     evaluation = directory / "evaluation.json"
     if evaluation.is_file():
         extra["metrics.json"] = evaluation.read_bytes()
-    return publish(model, model_base, version=version, extra=extra, k=k, calibrate=calibrate)
+    options: dict[str, Any] = {"k": k, "calibrate": calibrate, "records": records}
+    return publish(model, model_base, version=version, extra=extra, **options)
+
+
+def _test_records(description: Mapping[str, Any]) -> list[bytes]:
+    """Returns the first records of the test split a run was prepared with, where they are left."""
+    try:
+        manifest = load_manifest(description["config"]["data"]["directory"])
+        manifest.require("requests")
+        paths = manifest.shard_paths("test")
+    except (ManifestError, OSError):
+        return []
+    if manifest.fingerprint != description["data_fingerprint"]:
+        return []
+    records = itertools.chain.from_iterable(read_records(path) for path in paths)
+    return [record for _, record in itertools.islice(records, _READ)]

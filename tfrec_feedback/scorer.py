@@ -15,6 +15,12 @@ from tfrec_feedback.schema import InputSpec, Schema
 
 Tensors = dict[str, tf.Tensor]
 
+METHODS = {
+    "regress": "tensorflow/serving/regress",
+    "classify": "tensorflow/serving/classify",
+}
+"""Method names of the signatures that are not called by Predict alone."""
+
 
 class CalibrationError(ValueError):
     """A model's scores cannot be turned into click rates."""
@@ -28,6 +34,12 @@ class RequestScorer(tf.Module):
     - `rank`: requests with N candidates, `[R, N]`;
     - `predict_rows`: one candidate a row, `[B]`;
     - `rank_examples`: serialized request records, `[R, N]`;
+    - `regress` and `classify`: the same records through TensorFlow Serving's Regress and Classify
+      APIs, which know one answer an Example: that of the record's first candidate, 0 where it has
+      none. `regress` gives `outputs` `[R]`, the click score (or that of the first task);
+      `classify` gives `classes` `[R, K]`, the names of the tasks, with their `scores` `[R, K]`.
+      Meant for records of one candidate: as the API merges a context into every Example, a user
+      can be sent once for all his candidates;
     - `top_k`, of recommenders: users without candidates, see `CatalogueRanker`.
 
     Scores of padded candidates are 0.
@@ -62,6 +74,11 @@ class RequestScorer(tf.Module):
         self.rank = tf.function(self._rank, input_signature=[requests])
         self.predict_rows = tf.function(self._predict_rows, input_signature=[rows])
         self.rank_examples = tf.function(self._rank_examples, input_signature=[records])
+        # The API's own name of the input. What both need is a function of its own, traced once.
+        examples = {"inputs": tf.TensorSpec([None], tf.string, "inputs")}
+        self._first = tf.function(self._first_candidates, input_signature=[examples["inputs"]])
+        self.regress = tf.function(self._regress, input_signature=[examples])
+        self.classify = tf.function(self._classify, input_signature=[examples])
 
     def _rank(self, features: Tensors) -> Tensors:
         encoded = self._encode(features)
@@ -83,6 +100,28 @@ class RequestScorer(tf.Module):
     def _rank_examples(self, inputs: Tensors) -> Tensors:
         return self._rank(parse_features(inputs["examples"], self._schema))
 
+    def _first_candidates(self, records: tf.Tensor) -> Tensors:
+        features = parse_features(records, self._schema)
+        for spec in self._schema.inputs():
+            if "N" in spec.axes:
+                features[spec.name] = features[spec.name][:, :1]
+        features["num_candidates"] = tf.minimum(features["num_candidates"], 1)
+        scores = self._rank(features)
+        # Records without any candidate make a batch of width 0.
+        return {t: tf.pad(x, [[0, 0], [0, 1 - tf.shape(x)[1]]])[:, 0] for t, x in scores.items()}
+
+    def _regress(self, inputs: Tensors) -> Tensors:
+        scores = self._first(inputs["inputs"])
+        return {"outputs": scores.get("ctr", next(iter(scores.values())))}
+
+    def _classify(self, inputs: Tensors) -> Tensors:
+        scores = self._first(inputs["inputs"])
+        tasks = tf.constant([list(scores)])
+        return {
+            "classes": tf.tile(tasks, [tf.shape(inputs["inputs"])[0], 1]),
+            "scores": tf.stack(list(scores.values()), axis=1),
+        }
+
     def signatures(self) -> dict[str, Any]:
         """Returns the concrete functions by signature name."""
         rank = self.rank.get_concrete_function()
@@ -92,6 +131,8 @@ class RequestScorer(tf.Module):
             "rank": rank,
             "predict_rows": self.predict_rows.get_concrete_function(),
             "rank_examples": self.rank_examples.get_concrete_function(),
+            "regress": self.regress.get_concrete_function(),
+            "classify": self.classify.get_concrete_function(),
             **{name: function.get_concrete_function() for name, function in more.items()},
         }
 
@@ -110,6 +151,22 @@ def _calibration(model: FeedbackModel) -> float:
             f"{loss.negatives!r} and {loss.beta}: elsewhere the effect is not known."
         )
     return loss.beta
+
+
+def keras_scores(model: FeedbackModel, features: Tensors, calibrate: bool = False) -> Tensors:
+    """Returns the scores of the Keras model itself, which every export must give.
+
+    Args:
+        model: a trained feedback model.
+        features: raw tensors of `schema.inputs()`.
+        calibrate: see `RequestScorer`.
+
+    Returns:
+        `{task: [R, N]}`, with scores of padding as they come.
+    """
+    beta = _calibration(model) if calibrate else 0.0
+    logits = _calibrated(model, model(features, training=False), beta)
+    return {task: tf.sigmoid(x) for task, x in logits.items()}
 
 
 def _calibrated(model: FeedbackModel, logits: Tensors, beta: float) -> Tensors:
