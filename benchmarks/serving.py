@@ -8,19 +8,20 @@ request from Python lists, and decoding the scores.
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent import futures
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-import tensorflow as tf
-from tensorflow.core.protobuf import config_pb2
 
 from benchmarks.measure import Report, interleaved_seconds
+from benchmarks.serving_bare import BareModel
 from benchmarks.serving_load import swap_report, throughputs
 from benchmarks.serving_start import start_report
 from benchmarks.workload import synthetic_request, synthetic_schema
@@ -39,13 +40,15 @@ SIZES = (
     (200, 50, ("click", "unclick", "like", "dislike")),
 )
 """Candidates, events of each history, and the histories, of the requests that are timed."""
+Size = tuple[int, int, Sequence[str]]
+Result = TypeVar("Result")
 _NAME = "dfn"
 _RANK, _ROWS = "serving_default", "predict_rows"
 _TIMEOUT = 60.0
 
 
 def run(
-    sizes: Sequence[tuple[int, int, Sequence[str]]] = SIZES,
+    sizes: Sequence[Size] = SIZES,
     embedding_dim: int = 64,
     repeats: int = 200,
     seconds: float = 2.0,
@@ -75,59 +78,60 @@ def run(
             f"{os.cpu_count()} cores.",
         ],
     )
-    reports = [latency, throughput]
-    for index, (candidates, length, histories) in enumerate(sizes):
-        label = f"{candidates}, {len(histories)} x {length}"
-        with _published(length, histories, embedding_dim) as (schema, version):
-            request = random_request(candidates, length, histories)
-            bare = BareModel(version)
-            with _served(version) as (target, client):
-                ways = _ways(bare, client, target, schema, request)
-                latency.rows += _latencies(label, ways, repeats, *_sizes(schema, request))
-                one = {"bare": ways["bare call"], "gRPC": ways["gRPC"]}
-                for callers in (1, 4):
-                    found = throughputs(one, callers, seconds, rounds)
-                    ratio = statistics.median(np.divide(found["gRPC"], found["bare"]))
-                    rates = [float(statistics.median(found[name])) for name in ("bare", "gRPC")]
-                    throughput.rows.append([label, callers, *rates, float(ratio)])
-                if index == 0 and swap_seconds:
-                    rate = 0.2 * throughput.rows[-1][3]
-                    reports.append(
-                        swap_report(target, _NAME, [request], version, rate, swap_seconds)
-                    )
-    return [*reports, start_report()]
+    swap: list[Report] = []
+    for index, size in enumerate(sizes):
+        with tempfile.TemporaryDirectory() as base:
+            version = alone(published, Path(base) / _NAME, *size[1:], embedding_dim)
+            found = alone(measured, version, size, repeats, seconds, rounds)
+            latency.rows += found[0]
+            throughput.rows += found[1]
+            if index == 0 and swap_seconds:
+                rate = 0.2 * throughput.rows[-1][3]
+                swap = [alone(swapped, version, size, rate, swap_seconds)]
+    return [latency, throughput, *swap, start_report()]
 
 
-class BareModel:
-    """A SavedModel as the C++ runtime runs it, without a server.
+def alone(function: Callable[..., Result], *arguments: Any) -> Result:
+    """Calls a function of this module in a new process.
 
-    Args:
-        version: its folder.
+    The first session of a process decides how many threads all its sessions have: what trained or
+    exported a model before would make the bare call another one than the server's.
     """
+    spawn = multiprocessing.get_context("spawn")
+    with futures.ProcessPoolExecutor(1, mp_context=spawn) as processes:
+        return processes.submit(function, *arguments).result()
 
-    def __init__(self, version: Path):
-        config = tf.compat.v1.ConfigProto(
-            intra_op_parallelism_threads=1, inter_op_parallelism_threads=os.cpu_count() or 1
-        )
-        self._session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
-        with self._session.graph.as_default():
-            tags = [tf.saved_model.SERVING]
-            load = tf.compat.v1.saved_model.loader.load
-            self._signatures = load(self._session, tags, str(version)).signature_def
 
-    def call(self, signature: str, batch: Mapping[str, np.ndarray]) -> Callable[[], Any]:
-        """Returns a call of a signature on one batch; it gives the outputs by name."""
-        definition = self._signatures[signature]
-        inputs, outputs = sorted(definition.inputs), sorted(definition.outputs)
-        options = config_pb2.CallableOptions(
-            feed=[definition.inputs[name].name for name in inputs],
-            fetch=[definition.outputs[name].name for name in outputs],
-        )
-        # The calling thread runs all of it: several callers get more done so than by sharing.
-        options.run_options.inter_op_thread_pool = -1
-        run_graph = self._session._make_callable_from_options(options)
-        arrays = [batch[name] for name in inputs]
-        return lambda: dict(zip(outputs, run_graph(*arrays), strict=True))
+def published(base: Path, length: int, histories: Sequence[str], embedding_dim: int) -> Path:
+    """Publishes a model of random weights; returns its version's folder."""
+    schema = synthetic_schema(length, histories)
+    return publish(build_model("dfn", schema, embedding_dim=embedding_dim), base, version=1)
+
+
+def measured(
+    version: Path, size: Size, repeats: int, seconds: float, rounds: int
+) -> tuple[list[list[Any]], list[list[Any]]]:
+    """Returns the rows of latency and of throughput of a version."""
+    candidates, length, histories = size
+    label = f"{candidates}, {len(histories)} x {length}"
+    schema, request = synthetic_schema(length, histories), random_request(*size)
+    lines = []
+    with served(version) as (target, client):
+        ways = ways_of(BareModel(version), client, target, schema, request)
+        latencies = _latencies(label, ways, repeats, *_sizes(schema, request))
+        one = {name: ways[name] for name in ("bare call", "gRPC")}
+        for callers in (1, 4):
+            found = throughputs(one, callers, seconds, rounds)
+            ratio = statistics.median(np.divide(found["gRPC"], found["bare call"]))
+            rates = [float(statistics.median(rates)) for rates in found.values()]
+            lines.append([label, callers, *rates, float(ratio)])
+    return latencies, lines
+
+
+def swapped(version: Path, size: Size, rate: float, seconds: float) -> Report:
+    """Returns what a new version costs those who are being served."""
+    with served(version) as (target, _):
+        return swap_report(target, _NAME, [random_request(*size)], version, rate, seconds)
 
 
 def random_request(candidates: int, length: int, histories: Sequence[str]) -> dict[str, Any]:
@@ -160,9 +164,10 @@ def predict_message(batch: Mapping[str, np.ndarray], signature: str) -> Any:
     return message
 
 
-def _ways(
+def ways_of(
     bare: BareModel, client: FeedbackClient, target: str, schema: Schema, request: dict[str, Any]
 ) -> dict[str, Callable[[], Any]]:
+    """Returns the ways to the scores of one request."""
     batch = encode_requests(schema, [request])
     rows = rows_of(schema, batch)
     channel = Channel(target)
@@ -205,17 +210,8 @@ def _sizes(schema: Schema, request: dict[str, Any]) -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def _published(
-    length: int, histories: Sequence[str], embedding_dim: int
-) -> Iterator[tuple[Schema, Path]]:
-    schema = synthetic_schema(length, histories)
-    with tempfile.TemporaryDirectory() as base:
-        model = build_model("dfn", schema, embedding_dim=embedding_dim)
-        yield schema, publish(model, Path(base) / _NAME, version=1)
-
-
-@contextlib.contextmanager
-def _served(version: Path) -> Iterator[tuple[str, FeedbackClient]]:
+def served(version: Path) -> Iterator[tuple[str, FeedbackClient]]:
+    """Runs the embedded server in a process of its own; yields its target, and a client."""
     with (
         embedded_server(version.parent, _NAME) as target,
         FeedbackClient(target, _NAME, timeout=_TIMEOUT) as client,

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from serving.batching import Scores
 from serving.client import FeedbackClient
@@ -52,19 +54,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(error, WRONG_INPUT)
     except KeyboardInterrupt:
         return INTERRUPTED
-    for index, (candidates, scores) in enumerate(answers):
-        rows = ranking(candidates, scores, options.top_k)
-        if options.json:
-            sys.stdout.write(json.dumps({"request": index, "ranking": rows}) + "\n")
-        else:
-            sys.stdout.write(f"{_title(index, len(rows), candidates, scores)}\n")
-            sys.stdout.write(text_table(rows) + "\n\n")
+    try:
+        for index, (candidates, scores) in enumerate(answers):
+            sys.stdout.write(
+                _text(index, ranking(candidates, scores, options.top_k), scores, options)
+            )
+        sys.stdout.flush()
+    except BrokenPipeError:  # its reader, such as `head`, has seen enough
+        # What is left in the buffer would fail again when the process ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
-def _title(index: int, shown: int, candidates: Candidates, scores: Scores) -> str:
+def _text(
+    index: int, rows: list[dict[str, Any]], scores: Scores, options: argparse.Namespace
+) -> str:
+    if options.json:
+        return json.dumps({"request": index, "ranking": rows}) + "\n"
     count = len(next(iter(scores.values()), ()))
-    return f"Request {index}: {shown} of {count} candidates, best first"
+    title = f"Request {index}: {len(rows)} of {count} candidates, best first"
+    return f"{title}\n{text_table(rows)}\n\n"
 
 
 def _fail(error: Exception, code: int) -> int:

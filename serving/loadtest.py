@@ -136,6 +136,7 @@ def _report(options: argparse.Namespace) -> dict[str, Any]:
     report["notes"] = [
         f"Client and, on a loopback address, server share {os.cpu_count()} cores. Latencies are "
         "the client's, encoding included.",
+        "A percentile of few calls is the largest of them: p99.9 needs a thousand.",
     ]
     if options.tune:
         return report | _tuned(options)

@@ -27,7 +27,9 @@ def _row(label: str, run: Mapping[str, Any]) -> dict[str, Any]:
 
 def _label(run: Mapping[str, Any]) -> str:
     given = run.get("settings", {})
-    return ", ".join(f"{str(k).lstrip('-')} {v}" for k, v in given.items()) or "as given"
+    texts = [f"{v:g}" if isinstance(v, float) else str(v) for v in given.values()]
+    names = [str(name).lstrip("-") for name in given]
+    return ", ".join(f"{n} {text}" for n, text in zip(names, texts, strict=True)) or "as given"
 
 
 def html_report(report: Mapping[str, Any]) -> bytes:
@@ -51,13 +53,11 @@ def _swap(swap: Mapping[str, Any]) -> list[object]:
         f"into the load, answering from {moments['served_at']:.2f} s on. "
         f"{swap['failed']} failed, {swap['wrong']} wrong answers."
     )
-    rows = [_row(name, swap[name]) for name in ("before", "during", "after")]
     marks = [moments["published_at"], moments["served_at"]]
     caption = tag("p", "Latency over the load (s); lines: published, answering.", class_="soft")
     return [
         tag("h2", "Swap of versions"),
         tag("p", text),
-        _table(rows),
         _dots(swap["timeline"], marks),
         caption,
     ]
@@ -136,7 +136,8 @@ def _legend(labels: Sequence[str]) -> Markup:
     items = []
     for index, label in enumerate(labels):
         square = tag("rect", width=12, height=12, rx=2, fill=_COLOURS[index % len(_COLOURS)])
-        items += [tag("svg", square, width=12, height=12, aria_hidden="true"), f" {label}   "]
+        sign = tag("svg", square, width=12, height=12, aria_hidden="true")
+        items += [tag("span", sign, f" {label}", class_="key"), " "]
     return tag("p", join(items))
 
 

@@ -91,6 +91,7 @@ thead th { background: var(--panel); font-size: .85rem; color: var(--soft); whit
 tbody tr:last-child > * { border-bottom: 0; }
 .number { text-align: right; white-space: nowrap; } .score { white-space: nowrap; }
 .score svg { vertical-align: middle; margin-left: .6rem; }
+svg { max-width: 100%; } .key { display: inline-block; margin-right: 1rem; white-space: nowrap; }
 .score0 rect { fill: var(--bar); } .score1 rect { fill: var(--bar2); }
 .grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(18rem, 1fr)); gap: 1rem; }
 .grid table { font-size: .85rem; } .grid th, .grid td { padding: .3rem .5rem; }

@@ -20,6 +20,7 @@ from benchmarks import (
 from benchmarks.dfn_training import check_equal, encoded_batch
 from benchmarks.measure import Report, interleaved_medians, paired_ratios, readable
 from benchmarks.naive import naive_copy, one_candidate_a_row
+from benchmarks.serving_bare import BareModel
 from benchmarks.serving_load import swap_report, throughputs
 from benchmarks.serving_start import start_report
 from benchmarks.workload import synthetic_request, synthetic_schema
@@ -115,15 +116,12 @@ def test_serving_answers_in_every_way():
         assert ratio == pytest.approx(grpc / bare) and ratio > 0
 
 
-def test_the_bare_model_scores_as_the_server_does():
+def test_the_bare_model_scores_as_the_server_does(tmp_path):
     size = (3, 2, ("click", "unclick", "dislike"))
-    with (
-        serving._published(size[1], size[2], 4) as (schema, version),
-        serving._served(version) as (target, client),
-    ):
-        ways = serving._ways(
-            serving.BareModel(version), client, target, schema, serving.random_request(*size)
-        )
+    version = serving.published(tmp_path / "dfn", *size[1:], 4)
+    schema, request = synthetic_schema(*size[1:]), serving.random_request(*size)
+    with serving.served(version) as (target, client):
+        ways = serving.ways_of(BareModel(version), client, target, schema, request)
         expected = ways["bare call"]()["ctr"]
         found = ways["gRPC"]()[0]["ctr"]
         rows = from_proto(ways["gRPC, one row a candidate"]().outputs["ctr"])

@@ -112,3 +112,13 @@ def test_the_module_runs_from_the_shell(fake, path):
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "56.0000" in done.stdout
+
+
+def test_a_reader_that_has_seen_enough_is_no_failure(fake, tmp_path):
+    path = tmp_path / "requests.json"
+    path.write_text(json.dumps([REQUEST] * 2000))  # more than a pipe holds
+    command = f"{sys.executable} -m serving.client --target {fake.target} --model tiny"
+    shell = f"set -o pipefail; {command} --request {path} | head -n 2"
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("Request 0: 3 of 3 candidates")

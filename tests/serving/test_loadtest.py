@@ -61,7 +61,7 @@ def test_the_open_loop_is_reported_in_every_form(requests_json, tmp_path, capsys
         ms = one["latency_ms"]
         assert 0 < ms["p50"] <= ms["p90"] <= ms["p99"] <= ms["max"]
     out = capsys.readouterr().out
-    assert "rate 20.0, candidates 5" in out and "p99 ms" in out
+    assert "rate 20, candidates 5" in out and "p99 ms" in out
     html = (tmp_path / "r.html").read_text()
     assert html.count("<polyline") == 4
     assert "<script" not in html and not re.search(r"(?:src|href)\s*=|url\(", html)
