@@ -65,9 +65,10 @@ def main(
         ["what", "number"],
         [[name, found.counts.get(name, 0)] for name in (*sorted(names), *_FAULTS)],
         [
-            f"Memory of the server: {found.after_warmup(plan.warmup):.0f} MiB after the first "
-            f"{plan.warmup:.0%}, {found.at_the_end():.0f} MiB at the end ({grown:+.1%}).",
-            "By tenths of the time: " + ", ".join(f"{mib:.0f}" for mib in found.by_tenths()),
+            f"Memory of the server, the median of a third of the time after the first "
+            f"{plan.warmup:.0%}: {found.after_warmup(plan.warmup):.0f} MiB in the first, "
+            f"{found.at_the_end(plan.warmup):.0f} MiB in the last ({grown:+.1%}). The most in",
+            "tenths of the time: " + ", ".join(f"{mib:.0f}" for mib in found.by_tenths()),
         ],
     )
     console = Console()

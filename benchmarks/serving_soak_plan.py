@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import statistics
 import threading
 from typing import Any
 
@@ -58,22 +59,26 @@ class Soaked:
                 self.faults.append(f"{kind}: {words}")
 
     def after_warmup(self, warmup: float) -> float:
-        """Returns the most memory in a tenth of the time, from the end of the warm-up on."""
-        start = int(len(self.rss) * warmup)
-        return max(self.rss[start : start + self._tenth()])
+        """Returns the usual memory in the first third of the time after the warm-up."""
+        after = self._after(warmup)
+        return statistics.median(after[: max(1, len(after) // 3)])
 
-    def at_the_end(self) -> float:
-        """Returns the most memory in the last tenth of the time."""
-        return max(self.rss[-self._tenth() :])
+    def at_the_end(self, warmup: float) -> float:
+        """Returns the usual memory in the last third of that time."""
+        after = self._after(warmup)
+        return statistics.median(after[-max(1, len(after) // 3) :])
+
+    def growth(self, warmup: float) -> float:
+        """Returns how memory has grown between the two, as a share.
+
+        While versions are swapped two are in memory, for some seconds: medians leave that out.
+        """
+        return self.at_the_end(warmup) / self.after_warmup(warmup) - 1
 
     def by_tenths(self) -> list[float]:
         """Returns the most memory in every tenth of the time."""
-        tenth = self._tenth()
+        tenth = -(-len(self.rss) // 10)
         return [max(self.rss[i : i + tenth]) for i in range(0, len(self.rss), tenth)]
 
-    def growth(self, warmup: float) -> float:
-        """Returns how memory has grown from the end of the warm-up to the end, as a share."""
-        return self.at_the_end() / self.after_warmup(warmup) - 1
-
-    def _tenth(self) -> int:
-        return max(1, len(self.rss) // 10)
+    def _after(self, warmup: float) -> list[float]:
+        return self.rss[int(len(self.rss) * warmup) :]

@@ -15,6 +15,7 @@ _LOG = logging.getLogger(__name__)
 _METRICS = ("/metrics", "/monitoring/prometheus/metrics")  # the second is TF Serving's
 _TEXT = "text/plain; charset=utf-8"
 _MAX_BODY = 1 << 20
+_MAX_DISCARDED = 16 << 20
 _MAX_AT_ONCE = 64
 _SECONDS = 10.0
 Answer = tuple[int, str, bytes]
@@ -117,9 +118,17 @@ def _handler(answer: Callable[[str, str, bytes], Answer]) -> type:
             if not (length.isascii() and length.isdecimal()):
                 self._reply((411, _TEXT, b"Content-Length is needed.\n"))
             elif len(length) > 9 or int(length) > _MAX_BODY:
+                self._discard(int(length[:9]))
                 self._reply((413, _TEXT, b"The body is too large.\n"))
             else:
                 self._reply(answer("POST", self.path, self.rfile.read(int(length))))
+
+        def _discard(self, length: int) -> None:
+            """Reads on for a while: who is still sending would not see the answer."""
+            left = min(length, _MAX_DISCARDED)
+            while left > 0 and (part := self.rfile.read(min(left, 1 << 16))):
+                left -= len(part)
+            self.close_connection = True
 
         def _reply(self, answered: Answer) -> None:
             status, kind, body = answered

@@ -7,9 +7,15 @@ from benchmarks.serving_soak_plan import Plan, Soaked
 
 
 def test_mixed_load_loses_nothing_and_answers_nothing_wrong():
-    found = soak(
-        Plan(seconds=15, callers=2, connections=100, swap_seconds=1.0, connect_seconds=1.0)
+    plan = Plan(
+        seconds=15,
+        callers=1,
+        connections=50,
+        swap_seconds=0.5,
+        connect_seconds=2.0,
+        least_swaps=1,
     )
+    found = soak(plan)
     assert found.faults == []
     for name in (
         *("good requests", "malformed requests", "cancelled calls", "connections"),
