@@ -22,9 +22,12 @@ RUN python3 -m venv /opt/server \
 
 FROM ${BASE_IMAGE}
 COPY --from=build /opt/server /opt/server
+# TEST_TMPDIR: TensorFlow imports its own test tools, which look for a folder that can be written and
+# end the process where a read-only root has none. Named here, it is not looked for, nor ever used.
 ENV PATH=/opt/server/bin:$PATH \
     PYTHONUNBUFFERED=1 \
-    PYTHONDONTWRITEBYTECODE=1
+    PYTHONDONTWRITEBYTECODE=1 \
+    TEST_TMPDIR=/tmp/absl_testing
 # A number, so that Kubernetes can see that it is not root.
 USER 10001:10001
 WORKDIR /models

@@ -82,22 +82,27 @@ def running(image, tmp_path_factory):
         path.chmod(0o755 if path.is_dir() else 0o644)
     port = two_free_ports()
     start = time.perf_counter()
-    script("start", base, "tiny", port)
+    try:
+        script("start", base, "tiny", port)
+        wait_until_ready(port)
+        _LOG.info("ready in %.1f s", time.perf_counter() - start)
+        yield port
+    finally:
+        podman("rm", "--force", NAME)
+
+
+def wait_until_ready(port):
     with FeedbackClient(f"127.0.0.1:{port}", "tiny") as client:
         for _ in range(600):
             try:
                 if client.ready(timeout=1):
-                    break
+                    return
             except ServingError:
                 pass
             state = podman("inspect", "--format", "{{.State.Status}}", NAME).stdout.strip()
             assert state in ("running", "created"), podman("logs", NAME).stderr
             time.sleep(0.2)
-        else:
-            raise AssertionError(podman("logs", NAME).stderr)
-    _LOG.info("ready in %.1f s", time.perf_counter() - start)
-    yield port
-    podman("rm", "--force", NAME)
+    raise AssertionError(podman("logs", NAME).stderr)
 
 
 def test_the_image_says_who_runs_it_and_how_it_is_watched(image):
