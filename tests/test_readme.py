@@ -52,6 +52,12 @@ def test_the_commands_of_the_road_run_as_written(tmp_path):
             done = run(command, tmp_path)
             assert done.returncode == 0, f"{command}\n{done.stderr[-2000:]}"
         ranked = done.stdout
+        version = next(path.name for path in (tmp_path / "models/dfn").iterdir() if path.is_dir())
+        production = next(b for b in blocks("") if "serving.publish" in b)
+        production = production.replace("8500", port).replace("VERSION", version)
+        for command in production.replace("--rate 50", "--rate 50 --seconds 2").splitlines():
+            done = run(command, tmp_path)
+            assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
     finally:
         if server is not None:
             server.terminate()
