@@ -19,7 +19,7 @@ import tensorflow as tf
 from tfrec_feedback.layers.dice import EPSILON, Dice
 from tfrec_feedback.layers.pair_layer import Kernels, pre_activations
 from tfrec_feedback.layers.pair_moments import pair_moments
-from tfrec_feedback.layers.products import batched_product
+from tfrec_feedback.layers.products import weighted_sum
 
 _MANY = 4
 """Candidates from which a request's moments cost less than statistics of its pairs."""
@@ -94,22 +94,22 @@ def standardised(
     Returns:
         `[R, T, N H]`, and mean and variance, `[H]`.
     """
-    count, row = tf.shape(shares)[2], tf.reshape(shares, [1, -1])
+    count, of_pair = tf.shape(shares)[2], tf.reshape(shares, [-1])
 
     def total(weights: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-        return batched_product(weights, tf.reshape(x, [-1, units]))[0]
+        return weighted_sum(weights, tf.reshape(x, [-1, units]))
 
     @tf.custom_gradient
     def written(s: tf.Tensor) -> Any:
-        mean = total(row, s)
+        mean = total(of_pair, s)
         centred = s - tf.tile(mean, [count])
-        variance = total(row, tf.square(centred))
+        variance = total(of_pair, tf.square(centred))
         scale = tf.math.rsqrt(variance + EPSILON)
         x = centred * tf.tile(scale, [count])
 
         def gradient(upstream: tf.Tensor, of_mean: tf.Tensor, of_variance: tf.Tensor) -> Any:
-            level = total(tf.ones_like(row), upstream) * scale - of_mean
-            slope = total(tf.ones_like(row), upstream * x) * scale - 2.0 * of_variance / scale
+            level = total(tf.ones_like(of_pair), upstream) * scale - of_mean
+            slope = total(tf.ones_like(of_pair), upstream * x) * scale - 2.0 * of_variance / scale
             through = tf.tile(level, [count]) + x * tf.tile(slope, [count])
             return tf.tile(scale, [count]) * upstream - tf.repeat(shares, units, 2) * through
 
@@ -137,9 +137,9 @@ def bent_sum(x: tf.Tensor, slope: tf.Tensor, level: tf.Tensor) -> Any:
     result = tf.linalg.matvec(bent_rows * (slope * x_rows + level), tf.ones([units]))
 
     def gradient(upstream: tf.Tensor) -> Any:
-        row = tf.reshape(upstream, [1, -1])
-        of_slope = batched_product(row, bent_rows * x_rows)[0]
-        of_level = batched_product(row, bent_rows)[0]
+        of_pair = tf.reshape(upstream, [-1])
+        of_slope = weighted_sum(of_pair, bent_rows * x_rows)
+        of_level = weighted_sum(of_pair, bent_rows)
         # All candidates of an event in a row: broadcasts along units of 36 would not be vectors.
         z, y = (tf.reshape(rows, [-1, count * units]) for rows in (bent, x))
         slopes, levels = tf.tile(slope, [count]), tf.tile(level, [count])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from tfrec_feedback.layers.pair_layer import Kernels, sum_requests
-from tfrec_feedback.layers.products import batched_product, project
+from tfrec_feedback.layers.products import batched_product, project, weighted_sum
 
 
 def pair_moments(
@@ -70,8 +70,8 @@ def _product_moments(
     transposed = [tf.transpose(x) for x in (qk, q_product, k_product)]
     rows = [[qq, qk, q_product], [transposed[0], kk, k_product], [*transposed[1:], product]]
     second = tf.concat([tf.concat(row, axis=1) for row in rows], axis=0)
-    of_q = batched_product(shares[1][tf.newaxis], q_sum)[0]
-    of_k = batched_product(shares[0][tf.newaxis], k_sum)[0]
+    of_q = weighted_sum(shares[1], q_sum)
+    of_k = weighted_sum(shares[0], k_sum)
     return tf.concat([of_q, of_k, sum_requests(q_part * k_sum)], axis=0), second
 
 
