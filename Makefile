@@ -14,7 +14,7 @@ run: .venv/run.stamp  ## Simulates a log, trains, evaluates, publishes, serves, 
 	@$(BIN)/python -m pipelines.run
 
 test: .venv/dev.stamp  ## Runs the tests.
-	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 lint: .venv/dev.stamp  ## Checks style, format and types.
 	@$(BIN)/ruff check .

@@ -37,7 +37,7 @@ DEV = [
     "pandas-stubs>=2.2",
     "prometheus-client>=0.20",
     "pytest>=8.3",
-    "pytest-xdist>=3.6",
+    "pytest-xdist>=3.7",
     "pyyaml>=6",
     "ruff>=0.8",
 ]

@@ -11,6 +11,15 @@ from tfrec_feedback.data.sources import load_source
 settings.register_profile("tests", deadline=None)
 settings.load_profile("tests")
 
+SLOWEST = ("test_readme.py", "test_training.py", "test_benchmarks.py")
+"""Files that run longest; last, one of them would keep one worker busy and the others waiting."""
+
+
+def pytest_collection_modifyitems(items):
+    """Starts the slowest files first."""
+    items.sort(key=lambda item: item.path.name not in SLOWEST)
+
+
 TINY_RUN = [
     "model.name=dfn_click",  # one history: its graph is made in a third of the time
     "data.batch_size=32",
