@@ -111,7 +111,7 @@ def from_proto(proto: Any) -> np.ndarray:
 
     Args:
         proto: the message. Its values are either raw bytes, or a typed list with one value an
-            element or a single value for all of them.
+            element or, of numbers, a single value for all of them.
 
     Returns:
         The array, of bytes objects where the tensor holds strings. It may be read-only.
@@ -123,7 +123,7 @@ def from_proto(proto: Any) -> np.ndarray:
     if proto.dtype == _STRING:
         if proto.tensor_content:
             raise TensorError("String tensors are read from string_val, not tensor_content.")
-        return _repeat(_objects(proto.string_val), shape, "string_val")
+        return _strings(proto.string_val, shape)
     if proto.dtype not in _NUMBERS:
         raise TensorError(
             f"Unknown or unsupported {dtype_name(proto.dtype)}; expected string or one of "
@@ -178,7 +178,12 @@ def _repeat(values: np.ndarray, shape: tuple[int, ...], field: str) -> np.ndarra
     )
 
 
-def _objects(values: Any) -> np.ndarray:
+def _strings(values: Any, shape: tuple[int, ...]) -> np.ndarray:
+    # A single record for all would be a small message that costs as much as a large one.
+    if len(values) != math.prod(shape):
+        raise TensorError(
+            f"string_val holds {len(values)} values; shape {list(shape)} needs {math.prod(shape)}."
+        )
     array = np.empty(len(values), np.object_)
     array[:] = values
-    return array
+    return array.reshape(shape)
