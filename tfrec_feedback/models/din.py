@@ -40,7 +40,8 @@ class DIN(Baseline):
             step takes the same descent, up to 1.6 times as fast where histories are nearly full
             (`python -m benchmarks din`), but looks at padded events, and compiling takes seconds
             for every shape of a batch. Steps that cannot be compiled with the same result, see
-            `can_compile`, are taken as ever. Off by default: in most logs most positions of a history are padding.
+            `can_compile`, are taken as ever. Off by default: in most logs most positions of a
+            history are padding.
 
     Reference: Zhou et al., 2018, Deep Interest Network for Click-Through Rate Prediction, KDD.
     """
