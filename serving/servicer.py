@@ -25,7 +25,7 @@ from serving.validation import InvalidRequest
 _LOG = logging.getLogger(__name__)
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _OK = grpc.StatusCode.OK
-_LONGEST_DETAILS = 1000
+_LONGEST_DETAILS = 1000  # bytes
 
 
 class Servicer:
@@ -206,7 +206,11 @@ class Servicer:
 
 def _short(details: str) -> str:
     """Cuts an explanation that quotes too much: it travels in headers, whose size is limited."""
-    return details if len(details) <= _LONGEST_DETAILS else f"{details[:_LONGEST_DETAILS]} ..."
+    # By bytes: gRPC writes each one that is not ASCII as three, and a character may have four.
+    data = details.encode("utf-8", "replace")
+    if len(data) <= _LONGEST_DETAILS:
+        return details
+    return f"{data[:_LONGEST_DETAILS].decode('utf-8', 'ignore')} ..."
 
 
 def _spec(request: Any) -> Any:
