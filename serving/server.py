@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import json
 import logging
-import queue
 import signal
+import socket
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,7 +26,6 @@ from serving.model_config import ConfigError, ModelConfig, VersionPolicy, read_c
 from serving.settings import Settings
 from serving.tls import TlsFiles
 
-_STOP, _RELOAD = "stop", "reload"
 _LOG = logging.getLogger(__name__)
 _MODELS, _LIMITS, _LOADING = "Models", "Limits", "Loading"
 _TLS, _WATCHED = "TLS", "Metrics, health and request log"
@@ -179,10 +178,7 @@ def serve(
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("serving").setLevel(logging.INFO)
-    signals: queue.SimpleQueue[str] = queue.SimpleQueue()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: signals.put(_STOP))
-    signal.signal(signal.SIGHUP, lambda *_: signals.put(_RELOAD))
+    signals = _signals(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     try:
         models = read_config_file(config_file) if config_file else models
         server = EmbeddedServer(models, address[1], address[0], settings)
@@ -191,10 +187,24 @@ def serve(
         console.print(f"Error: {error}", style="red", markup=False, highlight=False)
         raise typer.Exit(1) from error
     _announce(server, console)
-    while signals.get() == _RELOAD:
+    while signals.recv(1)[0] == signal.SIGHUP:
         _reload(server, config_file)
     console.print("Stopping: calls under way finish first.")
     server.stop(drain_seconds)
+
+
+def _signals(*numbers: signal.Signals) -> socket.socket:
+    """Returns a socket that the number of each of these signals is written to, as one byte.
+
+    A signal that reaches another thread, or the moment before a wait begins, would not wake a main
+    thread that waits for a lock.
+    """
+    numbers_out, numbers_in = socket.socketpair()
+    numbers_in.setblocking(False)  # as Python asks of it
+    signal.set_wakeup_fd(numbers_in.detach())
+    for number in numbers:
+        signal.signal(number, lambda *_: None)
+    return numbers_out
 
 
 def _announce(server: EmbeddedServer, console: Console) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import re
 import signal
 import subprocess
@@ -69,14 +70,16 @@ def test_sighup_reads_the_config_file_again_and_a_wrong_one_changes_nothing(temp
         assert gone[0] == "INVALID_ARGUMENT"
 
 
-def test_sighup_looks_for_versions(templates, tmp_path):
+@pytest.mark.parametrize("reached", [min, max], ids=["main-thread", "another-thread"])
+def test_sighup_looks_for_versions(templates, tmp_path, reached):
     base = tmp_path / "scaled"
     publish(templates[1], base, 1)
     options = ("--model-base-path", base, "--model-name", "scaled", "--poll-seconds", 0)
     with command(*options) as server, connected(server) as caller:
         publish(templates[2], base, 2)
         assert caller.version() == 1
-        server.process.send_signal(signal.SIGHUP)
+        # Linux takes the number of a thread, too, and hands it the signal.
+        os.kill(reached(map(int, os.listdir(f"/proc/{server.process.pid}/task"))), signal.SIGHUP)
         wait_until(lambda: caller.version() == 2, "version 2 serves")
 
 
