@@ -30,7 +30,7 @@ from tfrec_feedback.golden import GOLDEN_FILE, expected_scores
 from tfrec_feedback.roads import Call, Difference, Golden, Scores, compare
 
 TOLERANCE = 1e-5
-_SECONDS = 60.0
+_SECONDS, _FINDING_SECONDS = 60.0, 10.0
 
 
 def over_grpc(channel: Channel, model: str, version: int) -> Call:
@@ -70,9 +70,9 @@ def measure(
     from tfrec_feedback.runs import load_run
     from tfrec_feedback.skew import golden_records, saved_model_runner, score_records
 
-    with FeedbackClient(target, model, timeout=_SECONDS) as client:
-        version = client.metadata().version
     keras, _ = load_run(run)
+    with FeedbackClient(target, model, timeout=_FINDING_SECONDS) as client:
+        version = client.metadata().version
     folder = None if model_base is None else find_version(model_base, version)
     if folder is None:
         records = golden_records(keras, calibrate=calibrate)
