@@ -114,8 +114,9 @@ class Runner:
         result = server_wire.ClassificationResult()
         for row in range(len(examples)):
             entry = result.classifications.add()
-            labels = [""] * scores.shape[1] if classes is None else classes[row].tolist()  # type: ignore[union-attr]
-            weights = [0.0] * len(labels) if scores is None else scores[row].tolist()
+            weights = None if scores is None else scores[row].tolist()
+            labels = [""] * len(weights or ()) if classes is None else classes[row].tolist()
+            weights = [0.0] * len(labels) if weights is None else weights
             for label, weight in zip(labels, weights, strict=True):
                 text = label.decode("utf-8", "replace") if isinstance(label, bytes) else label
                 entry.classes.add(label=text, score=weight)

@@ -79,12 +79,13 @@ class ServedModel:
             ModelError: when there is none.
         """
         found = scan(config.base_path)
-        self._on_disk = set(found or ())
+        folders = found or {}
+        self._on_disk = set(folders)
         good: list[int] = []
-        for version in config.policy.order(found or ()):
+        for version in config.policy.order(folders):
             if config.policy.satisfied(len(good)):
                 break
-            if self._usable(version, config.base_path / found[version].name):  # type: ignore[index]
+            if self._usable(version, folders[version]):
                 good.append(version)
         if good:
             self._noted = ""

@@ -16,6 +16,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 LABELS_FILE = "labels.json"
 LABELS = ("stable", "canary")
@@ -68,15 +69,15 @@ def _numbers(base: Path) -> set[int]:
 
 
 def _describe(folder: Path) -> Version:
-    run: dict[str, object] = {}
+    run: Any = {}
     try:
         run = json.loads((folder / "assets.extra" / "run.json").read_text(encoding="utf-8"))
-        exported = run["export"]["time"]  # type: ignore[index]
+        exported = run["export"]["time"]
         published = datetime.datetime.fromisoformat(exported)
     except (OSError, ValueError, KeyError, TypeError):
         published = datetime.datetime.fromtimestamp(folder.stat().st_mtime, datetime.UTC)
     try:
-        model = str(run["config"]["model"]["name"])  # type: ignore[index]
+        model = str(run["config"]["model"]["name"])
     except (KeyError, TypeError):
         model = ""
     return Version(
