@@ -5,12 +5,13 @@ import threading
 
 import pytest
 
-from serving import server_wire
+from serving import server_wire, wire
 from serving.embedded import EmbeddedServer
 from serving.loader import ModelError
 from serving.model_config import ModelConfig, VersionPolicy
 from serving.server import FeedbackServer
 from serving.server_wire import AVAILABLE, END
+from serving.tensors import from_proto
 from tests.serving.calling import (
     PATIENT,
     QUICK,
@@ -75,19 +76,15 @@ def test_a_version_is_freed_only_after_its_last_call(templates, tmp_path):
     base = tmp_path / "scaled"
     publish(templates[1], base, 1)
     with FeedbackServer(base, "scaled", settings=PATIENT) as server, connected(server) as caller:
-        assert caller.scores([1]) == [1.0]
-        slow = caller.stub(server_wire.wire.PREDICT).future(
-            rank_request([5], "slow_rank", rounds=60_000), timeout=60
-        )
-        runtime = server.manager
-        wait_until(lambda: runtime._models["scaled"]._active[1].calls > 0, "the call is under way")
-        publish(templates[2], base, 2)
-        server.manager.rescan()
-        assert caller.scores([5]) == [10.0]
-        assert not slow.done(), "the old version must still be running"
-        assert caller.states()[1][0] == server_wire.UNLOADING
-        assert slow.result().model_spec.version.value == 1
-        wait_until(lambda: caller.states()[1] == (END, 0), "version 1 is freed")
+        inputs = {name: from_proto(p) for name, p in rank_request([5]).inputs.items()}
+        with server.manager.lease(wire.ModelSpec(name="scaled")) as held:  # as a call holds it
+            publish(templates[2], base, 2)
+            server.manager.rescan()
+            assert caller.scores([5]) == [10.0]
+            assert caller.states()[1][0] == server_wire.UNLOADING
+            assert held.version == 1
+            assert held.run("serving_default", inputs)["score"] == [[5.0]]
+        assert caller.states()[1] == (END, 0)
 
 
 def test_a_corrupt_new_version_leaves_the_old_one_serving_and_is_reported(
