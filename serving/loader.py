@@ -14,6 +14,7 @@ from tensorflow.core.protobuf import config_pb2
 
 from serving import wire
 from serving.chunks import ChunkPlan
+from serving.graph_import import load
 from serving.model_config import scan
 from serving.signatures import Signature
 from tfrec_feedback.schema import Schema, SchemaError
@@ -118,10 +119,7 @@ class LoadedModel:
         )
         self._session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
         try:
-            with self._session.graph.as_default():
-                meta_graph = tf.compat.v1.saved_model.loader.load(
-                    self._session, [tf.saved_model.SERVING], str(path)
-                )
+            meta_graph = load(self._session, path)
             self._read_signatures(meta_graph.signature_def, _schema(path))
         # What a damaged file makes TensorFlow raise is not to be foreseen: none may end a server.
         except Exception as error:

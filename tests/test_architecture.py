@@ -112,6 +112,7 @@ def test_only_the_server_needs_tensorflow():
     names = (
         "embedded",
         "execution",
+        "graph_import",
         "inference",
         "loader",
         "manager",

@@ -84,7 +84,9 @@ def publish(
             schema = _with_vocabulary_files(model.schema, Path(vocabularies))
             scorer = RequestScorer(model, schema, k, calibrate)
             signatures = scorer.signatures()
-            tf.saved_model.save(scorer, str(staging), signatures=signatures)
+            # A server takes no gradients.
+            options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+            tf.saved_model.save(scorer, str(staging), signatures=signatures, options=options)
         _set_methods(staging)
         directory = staging / "assets.extra"
         _write_extra(directory, schema, extra or {})

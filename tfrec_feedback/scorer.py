@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from typing import Any
 
 import tensorflow as tf
@@ -71,15 +72,27 @@ class RequestScorer(tf.Module):
         rows = {spec.name: _tensor_spec(spec) for spec in schema.row_inputs()}
         requests = {spec.name: _tensor_spec(spec) for spec in schema.inputs()}
         records = {"examples": tf.TensorSpec([None], tf.string, "examples")}
-        # Traced once and called by the others: a third of the graph, two thirds of its loading.
-        self.rank = tf.function(self._rank, input_signature=[requests])
-        self.predict_rows = tf.function(self._predict_rows, input_signature=[rows])
-        self.rank_examples = tf.function(self._rank_examples, input_signature=[records])
-        # The API's own name of the input. What both need is a function of its own, traced once.
+        # The API's own name of the input.
         examples = {"inputs": tf.TensorSpec([None], tf.string, "inputs")}
-        self._first = tf.function(self._first_candidates, input_signature=[examples["inputs"]])
-        self.regress = tf.function(self._regress, input_signature=[examples])
-        self.classify = tf.function(self._classify, input_signature=[examples])
+        # `rank` is traced once and called by the others: a third of the graph, two thirds of its
+        # loading. Were they attributes, `tf.saved_model.save` would trace and write each of them
+        # once more, beside the signatures.
+        self._functions = types.SimpleNamespace(
+            rank=tf.function(self._rank, input_signature=[requests]),
+            predict_rows=tf.function(self._predict_rows, input_signature=[rows]),
+            rank_examples=tf.function(self._rank_examples, input_signature=[records]),
+            first=tf.function(self._first_candidates, input_signature=[examples["inputs"]]),
+            regress=tf.function(self._regress, input_signature=[examples]),
+            classify=tf.function(self._classify, input_signature=[examples]),
+        )
+
+    def rank(self, features: Tensors) -> Tensors:
+        """Returns the scores of requests, see the class.
+
+        Args:
+            features: raw tensors of `schema.inputs()`.
+        """
+        return self._functions.rank(features)
 
     def _rank(self, features: Tensors) -> Tensors:
         encoded = self._encode(features)
@@ -96,10 +109,10 @@ class RequestScorer(tf.Module):
         }
         anchor = next(value for name, value in rows.items() if name in candidate)
         features["num_candidates"] = tf.ones([tf.shape(anchor)[0]], tf.int64)
-        return {task: tf.squeeze(x, 1) for task, x in self.rank(features).items()}
+        return {task: tf.squeeze(x, 1) for task, x in self._functions.rank(features).items()}
 
     def _rank_examples(self, inputs: Tensors) -> Tensors:
-        return self.rank(parse_features(inputs["examples"], self._schema))
+        return self._functions.rank(parse_features(inputs["examples"], self._schema))
 
     def _first_candidates(self, records: tf.Tensor) -> Tensors:
         features = parse_features(records, self._schema)
@@ -107,16 +120,16 @@ class RequestScorer(tf.Module):
             if "N" in spec.axes:
                 features[spec.name] = features[spec.name][:, :1]
         features["num_candidates"] = tf.minimum(features["num_candidates"], 1)
-        scores = self.rank(features)
+        scores = self._functions.rank(features)
         # Records without any candidate make a batch of width 0.
         return {t: tf.pad(x, [[0, 0], [0, 1 - tf.shape(x)[1]]])[:, 0] for t, x in scores.items()}
 
     def _regress(self, inputs: Tensors) -> Tensors:
-        scores = self._first(inputs["inputs"])
+        scores = self._functions.first(inputs["inputs"])
         return {"outputs": scores.get("ctr", next(iter(scores.values())))}
 
     def _classify(self, inputs: Tensors) -> Tensors:
-        scores = self._first(inputs["inputs"])
+        scores = self._functions.first(inputs["inputs"])
         tasks = tf.constant([list(scores)])
         return {
             "classes": tf.tile(tasks, [tf.shape(inputs["inputs"])[0], 1]),
@@ -125,17 +138,12 @@ class RequestScorer(tf.Module):
 
     def signatures(self) -> dict[str, Any]:
         """Returns the concrete functions by signature name."""
-        rank = self.rank.get_concrete_function()
-        more = {} if self._catalogue is None else {"top_k": self._catalogue.top_k}
-        return {
-            "serving_default": rank,
-            "rank": rank,
-            "predict_rows": self.predict_rows.get_concrete_function(),
-            "rank_examples": self.rank_examples.get_concrete_function(),
-            "regress": self.regress.get_concrete_function(),
-            "classify": self.classify.get_concrete_function(),
-            **{name: function.get_concrete_function() for name, function in more.items()},
-        }
+        names = ("rank", "predict_rows", "rank_examples", "regress", "classify")
+        functions = {name: getattr(self._functions, name) for name in names}
+        if self._catalogue is not None:
+            functions["top_k"] = self._catalogue.top_k
+        found = {name: function.get_concrete_function() for name, function in functions.items()}
+        return {"serving_default": found["rank"], **found}
 
 
 def _calibration(model: FeedbackModel) -> float:

@@ -3,7 +3,9 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
+from serving.graph_import import parts
 from serving.loader import LoadedModel, ModelError, find_version
 from tests.serving.tiny_model import CTR, DISLIKE, REQUEST, SCHEMA
 from tfrec_feedback.requests import encode_requests
@@ -70,4 +72,33 @@ def test_what_the_graph_refuses_is_an_error_of_tensorflow(base_path):
     model = LoadedModel("tiny", base_path / "7")
     with pytest.raises(tf.errors.InvalidArgumentError):
         model.run("rank_examples", {"examples": np.array([b"no example"], object)})
+    model.close()
+
+
+def test_a_graph_is_cut_between_its_calls_and_nothing_is_lost(templates):
+    data = (templates[1] / "saved_model.pb").read_bytes()
+    graph_def = saved_model_pb2.SavedModel.FromString(data).meta_graphs[0].graph_def
+    found = list(parts(graph_def))
+    assert found[0].library == graph_def.library and not found[0].node
+    known: set[str] = set()
+    for part in found[1:]:
+        calls = [node for node in part.node if "PartitionedCall" in node.op]
+        assert len(calls) <= 1
+        for node in part.node:
+            assert {name.lstrip("^").split(":")[0] for name in node.input} <= known
+            known.add(node.name)
+    assert sum(len(part.node) for part in found) == len(graph_def.node)
+    assert known == {node.name for node in graph_def.node}
+
+
+def test_a_model_that_is_not_written_as_tensorflow_2_does_is_loaded_whole(tmp_path):
+    v1 = tf.compat.v1
+    with v1.Session(graph=tf.Graph()) as session:
+        with session.graph.as_default():
+            x = v1.placeholder(tf.float32, [None], "x")
+            weight = v1.get_variable("weight", initializer=tf.constant(3.0))
+            session.run(v1.global_variables_initializer())
+            v1.saved_model.simple_save(session, str(tmp_path / "1"), {"x": x}, {"y": weight * x})
+    model = LoadedModel("v1", tmp_path / "1")
+    assert model.run("serving_default", {"x": np.float32([2.0])})["y"].tolist() == [6.0]
     model.close()
