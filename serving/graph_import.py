@@ -56,20 +56,23 @@ def _read(path: Path) -> Any:
     model = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
     for meta_graph in model.meta_graphs:
         if set(meta_graph.meta_info_def.tags) == {tf.saved_model.SERVING}:
-            tied = any("_class" in node.attr for node in meta_graph.graph_def.node)
-            known = set(meta_graph.collection_def) <= {_MAIN_OP}
-            if known and not tied and _INIT_SIGNATURE in meta_graph.signature_def:
+            graph_def = meta_graph.graph_def
+            # Of older models: collections, gradients, and nodes that must stay with others.
+            old = set(meta_graph.collection_def) - {_MAIN_OP} or graph_def.library.gradient
+            old = old or any("_class" in node.attr for node in graph_def.node)
+            if _INIT_SIGNATURE in meta_graph.signature_def and not old:
                 return meta_graph
     return None
 
 
 def parts(graph_def: Any) -> Iterator[Any]:
-    """Cuts a graph: its functions, then its nodes, each after those it reads, each call alone.
+    """Cuts a graph: each function, then its nodes, each after those it reads, each call alone.
 
     Args:
         graph_def: a graph without loops, as TensorFlow 2 writes them.
     """
-    yield tf.compat.v1.GraphDef(versions=graph_def.versions, library=graph_def.library)
+    for function in graph_def.library.function:
+        yield tf.compat.v1.GraphDef(versions=graph_def.versions, library={"function": [function]})
     part = tf.compat.v1.GraphDef(versions=graph_def.versions)
     for node in _ordered(graph_def.node):
         if node.op in _CALLS:
