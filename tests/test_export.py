@@ -283,7 +283,7 @@ def test_versions_are_positive(model, tmp_path, wrong):
 
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
 def test_an_interrupted_publication_leaves_nothing(model, tmp_path, monkeypatch, error):
-    def interrupted(scorer, path, signatures):
+    def interrupted(scorer, path, **_):
         tf.io.gfile.makedirs(f"{path}/variables")
         raise error("in the middle")
 
