@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 
 import numpy as np
@@ -198,3 +199,12 @@ def test_everything_is_on_the_disk_before_the_version_has_its_name(model, tmp_pa
     publish(model, tmp_path / "dfn", version=1)
     files = {"schema.json", "tf_serving_warmup_requests", "golden_requests.tfrecord"}
     assert flushed == [files]
+
+
+def test_the_graph_of_the_model_is_written_once(tiny_version):
+    data = (tiny_version / "saved_model.pb").read_bytes()
+    (meta_graph,) = saved_model_pb2.SavedModel.FromString(data).meta_graphs
+    names = [function.signature.name for function in meta_graph.graph_def.library.function]
+    for function in ("rank", "predict_rows", "rank_examples", "first_candidates"):
+        assert len([n for n in names if re.fullmatch(rf"__inference__{function}_\d+", n)]) == 1
+    assert not [name for name in names if "grad" in name]

@@ -109,10 +109,10 @@ class RequestScorer(tf.Module):
         }
         anchor = next(value for name, value in rows.items() if name in candidate)
         features["num_candidates"] = tf.ones([tf.shape(anchor)[0]], tf.int64)
-        return {task: tf.squeeze(x, 1) for task, x in self._functions.rank(features).items()}
+        return {task: tf.squeeze(x, 1) for task, x in self.rank(features).items()}
 
     def _rank_examples(self, inputs: Tensors) -> Tensors:
-        return self._functions.rank(parse_features(inputs["examples"], self._schema))
+        return self.rank(parse_features(inputs["examples"], self._schema))
 
     def _first_candidates(self, records: tf.Tensor) -> Tensors:
         features = parse_features(records, self._schema)
@@ -120,7 +120,7 @@ class RequestScorer(tf.Module):
             if "N" in spec.axes:
                 features[spec.name] = features[spec.name][:, :1]
         features["num_candidates"] = tf.minimum(features["num_candidates"], 1)
-        scores = self._functions.rank(features)
+        scores = self.rank(features)
         # Records without any candidate make a batch of width 0.
         return {t: tf.pad(x, [[0, 0], [0, 1 - tf.shape(x)[1]]])[:, 0] for t, x in scores.items()}
 
