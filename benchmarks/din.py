@@ -151,10 +151,10 @@ def phases(
     for way in ("plain", "compiled"):
         model = build_model("din", schema(), embedding_dim=width, **options)
         model.compiled_training = way == "compiled"
-        model.compile(LazyAdam())
+        model.compile(LazyAdam(), steps_per_execution=AT_ONCE)
         model.build_weights()
         data = dataset(model.encoder, requests, count, steps)
-        calls[way] = _epoch(model.train_step, steps)
+        calls[way] = _executions(model.make_train_function(), steps)
     calls["input"] = _epoch(lambda batch: {"loss": batch[1]["ctr"][0, 0]}, steps)
     calls["forward"] = _epoch(_part(model, backward=False), steps)
     calls["gradients"] = _epoch(_part(model, backward=True), steps)
@@ -197,15 +197,23 @@ def _epoch(step: Callable[[Any], Any], steps: int) -> Callable[[Any], None]:
     """Returns what takes so many steps, each on the next of the batches it is given."""
 
     @tf.function
-    def several(batches: Any) -> tf.Tensor:
-        loss = tf.constant(0.0)
-        for _ in tf.range(AT_ONCE):
-            loss = step(next(batches))["loss"]
-        return loss
+    def several(batches: Any) -> dict[str, tf.Tensor]:
+        results = step(next(batches))
+        for _ in tf.range(AT_ONCE - 1):
+            results = step(next(batches))
+        return results
+
+    return _executions(several, steps)
+
+
+def _executions(
+    several: Callable[[Any], dict[str, tf.Tensor]], steps: int
+) -> Callable[[Any], None]:
+    """Returns what takes so many steps by calls of what takes `AT_ONCE` of them."""
 
     def call(batches: Any) -> None:
         for _ in range(steps // AT_ONCE):
-            loss = several(batches)
-        loss.numpy()
+            results = several(batches)
+        results["loss"].numpy()
 
     return call

@@ -102,10 +102,12 @@ def train_with_progress(
 
             def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
                 self._task = progress.add_task(f"epoch {epoch + 1}", total=self._total, status="")
+                self._seen = 0
 
             def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
                 loss = (logs or {})["total_loss"]
-                progress.update(self._task, advance=1, status=f"loss {loss:.4f}")
+                taken, self._seen = batch + 1 - self._seen, batch + 1
+                progress.update(self._task, advance=taken, status=f"loss {loss:.4f}")
 
             def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
                 progress.update(self._task, completed=self._total, status="validating ...")

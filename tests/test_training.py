@@ -133,6 +133,31 @@ def test_compiled_steps_train_as_others_and_models_without_them_say_so(manifest,
         train(config("train.compiled=true"), manifest, tmp_path / "dfn")
 
 
+def test_steps_at_once_train_as_single_ones_and_are_interrupted_between(manifest, tmp_path):
+    settings = [
+        "model.name=din",
+        "model.deep_units=[8]",
+        "train.diagnostics_steps=0",
+        "train.compiled=true",
+        "train.checkpoint_steps=3",
+    ]
+    single = train(config(*settings), manifest, tmp_path / "single")
+    several = [*settings, "train.steps_at_once=2"]
+    with pytest.raises(KeyboardInterrupt):
+        train(config(*several), manifest, tmp_path / "several", [StopAt(3)])
+    resumed = train(config(*several), manifest, tmp_path / "several")
+    assert len(resumed.history) == len(single.history)
+    for one, other in zip(resumed.history, single.history, strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
+
+
+def test_steps_at_once_are_compiled_ones(manifest, tmp_path):
+    for settings in (["train.steps_at_once=2"], ["train.compiled=true", "model.dropout=0.5"]):
+        with pytest.raises(ValueError, match="is for steps that are compiled: set train.compiled"):
+            options = ["model.name=din", "train.steps_at_once=2", *settings]
+            train(config(*options), manifest, tmp_path / str(len(settings)))
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_batch(manifest, tmp_path):
     with pytest.raises(
         NonFiniteLossError, match=r"epoch 1, batch 2 \(16 requests: .*learning_rate"

@@ -141,6 +141,9 @@ class TrainConfig(_Section):
         deterministic: same numbers in every run and across an interruption, slower.
         compiled: XLA compiles the steps of a model that can (`DIN.compiled_training`): the same
             descent, faster where histories are nearly full.
+        steps_at_once: compiled steps that are one program, where their batches are of one shape:
+            the same descent, faster where batches are small. Losses are looked at, and
+            checkpoints written, between programs.
     """
 
     epochs: int = Field(default=5, ge=1)
@@ -153,6 +156,7 @@ class TrainConfig(_Section):
     diagnostics_steps: int = Field(default=100, ge=0)
     deterministic: bool = False
     compiled: bool = False
+    steps_at_once: int = Field(default=1, ge=1)
 
     @property
     def impression_monitor(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -62,24 +63,46 @@ class LazyAdam(tf.keras.optimizers.Adam):
                 variable.assign_sub(rate * self._decay * variable)
             super().update_step(gradient, variable)
             return
-        index = self._index_dict[self._var_key(variable)]
-        first, second = self._momentums[index], self._velocities[index]
-        step = tf.cast(self.iterations + 1, variable.dtype)
-        correction = tf.sqrt(1.0 - tf.pow(self.beta_2, step)) / (1.0 - tf.pow(self.beta_1, step))
-        rate = tf.cast(self.learning_rate, variable.dtype) * self.row_scale * correction
+        table = self.table_of(variable)
         # Keras has already summed repeated rows, so every row is written once.
-        rows, values = gradient.indices, gradient.values
-        m = self.beta_1 * tf.gather(first, rows) + (1.0 - self.beta_1) * values
-        v = self.beta_2 * tf.gather(second, rows) + (1.0 - self.beta_2) * tf.square(values)
-        first.scatter_update(tf.IndexedSlices(m, rows))
-        second.scatter_update(tf.IndexedSlices(v, rows))
-        change = rate * m / (tf.sqrt(v) + self.epsilon)
-        old = tf.gather(variable, rows)
+        rows = gradient.indices
+        moved = self.moved_rows([tf.gather(part, rows) for part in table], gradient.values)
+        for part, new in zip(table, moved, strict=True):
+            # `scatter_sub` takes two to four times as long as a gather and an update.
+            part.scatter_update(tf.IndexedSlices(new, rows))
+
+    def begin_step(self) -> None:
+        """Sets the step's learning rate, where it follows a schedule.
+
+        `apply_gradients` does; call it before `update_step` or `moved_rows` without that.
+        """
+        self._compute_current_learning_rate()
+
+    def table_of(self, variable: tf.Variable) -> list[tf.Variable]:
+        """Returns the variable and its first and second moments, all of its shape."""
+        index = self._index_dict[self._var_key(variable)]
+        return [variable, self._momentums[index], self._velocities[index]]
+
+    def moved_rows(self, rows: Sequence[tf.Tensor], gradient: tf.Tensor) -> list[tf.Tensor]:
+        """Returns where a step takes rows of a table; changes nothing.
+
+        Args:
+            rows: values, first and second moments of the rows, each `[V, D]`.
+            gradient: the whole gradient of every row, `[V, D]`.
+
+        Returns:
+            Their new values, first and second moments.
+        """
+        values, first, second = rows
+        step = tf.cast(self.iterations + 1, values.dtype)
+        correction = tf.sqrt(1.0 - tf.pow(self.beta_2, step)) / (1.0 - tf.pow(self.beta_1, step))
+        rate = tf.cast(self.learning_rate, values.dtype) * self.row_scale
+        first = self.beta_1 * first + (1.0 - self.beta_1) * gradient
+        second = self.beta_2 * second + (1.0 - self.beta_2) * tf.square(gradient)
+        change = rate * correction * first / (tf.sqrt(second) + self.epsilon)
         if self._decay:
-            decay = tf.cast(self.learning_rate, variable.dtype) * self.row_scale * self._decay
-            change += decay * old
-        # `scatter_sub` takes two to four times as long as a gather and an update.
-        variable.scatter_update(tf.IndexedSlices(old - change, rows))
+            change += rate * self._decay * values
+        return [values - change, first, second]
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor arguments."""

@@ -123,7 +123,20 @@ class _Trainer:
                     f"{config.model.name!r} has none. Leave it out."
                 )
             self.model.compiled_training = True
-        self.model.compile(make_optimizer(config.optimizer))
+        at_once = config.train.steps_at_once
+        self.model.compile(make_optimizer(config.optimizer), steps_per_execution=at_once)
+        if at_once > 1 and not getattr(self.model, "compiles", False):
+            raise ValueError(
+                f"train.steps_at_once={at_once} is for steps that are compiled: set "
+                "train.compiled=true and train.diagnostics_steps=0, and leave out dropout, "
+                "optimizer.clip_norm, train.micro_batches and losses that drop clicks; or leave "
+                "steps_at_once out."
+            )
+        if at_once > 1 and self.feed.skipped_records:
+            raise ValueError(
+                f"train.steps_at_once={at_once} must know the number of batches, and damaged "
+                "records were left out (data.skip_corrupt): leave steps_at_once out."
+            )
         self.model.optimizer.build(self.model.trainable_variables)
         self.checkpoint = tf.train.Checkpoint(
             model=self.model, optimizer=self.model.optimizer, **self.recorder.checkpointed()
@@ -216,8 +229,12 @@ class _Trainer:
         if not epoch and not batch:
             self.snapshot()
         watch = _Watch(self, epoch, batch, self.state["loss"])
+        dataset = self.feed.train(epoch, batch)
+        if self.config.train.steps_at_once > 1:
+            left = tf.data.experimental.assert_cardinality(self.feed.num_batches - batch)
+            dataset = dataset.apply(left)
         self.model.fit(
-            self.feed.train(epoch, batch),
+            dataset,
             initial_epoch=epoch,
             epochs=epoch + 1,
             callbacks=[watch, *callbacks],
@@ -270,26 +287,29 @@ class _Watch(tf.keras.callbacks.Callback):
         super().__init__()
         self._trainer = trainer
         self._epoch = epoch
-        self.batch = batch
+        self.batch = self._skipped = batch
         self.loss = loss
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Looks at one batch's loss."""
+        """Looks at a batch's loss, or at the mean of as many as were taken at once."""
         loss = float((logs or {})["total_loss"])
+        taken = self._skipped + batch + 1 - self.batch
         if not np.isfinite(loss):
-            raise NonFiniteLossError(self._explain(loss))
-        self.batch += 1
-        self.loss += loss
-        self._trainer.steps += 1
+            raise NonFiniteLossError(self._explain(loss, taken))
+        self.batch += taken
+        self.loss += loss * taken
+        self._trainer.steps += taken
         self._trainer.recorder.on_step(self._trainer.steps)
         self._trainer.snapshot()
-        if self.batch % 100 == 0:
+        if self.batch % 100 < taken:
             tf.summary.scalar("batch/loss", loss, step=self.model.optimizer.iterations)
-        if self.batch % self._trainer.config.train.checkpoint_steps == 0:
+        if self.batch % self._trainer.config.train.checkpoint_steps < taken:
             self._trainer.save(self._epoch, self.batch, self.loss)
 
-    def _explain(self, loss: float) -> str:
+    def _explain(self, loss: float, taken: int) -> str:
         where = self._trainer.feed.describe(self._epoch, self.batch)
+        if taken > 1:
+            where = f"or the {taken - 1} batches after it; {where}"
         return (
             f"The loss became {loss} in epoch {self._epoch + 1}, batch {self.batch + 1} "
             f"({where}). The last checkpoint is intact. Try a smaller "

@@ -137,3 +137,65 @@ def test_a_compiled_step_is_one_compiled_function():
     assert len(compiled) == 1
     names = [argument.name for argument in compiled[0].signature.input_arg]
     assert not [name for name in names if "embeddings" in name]
+
+
+def fitted(data, compiled, at_once, optimizer=None):
+    """The loss of every execution, all weights, and the optimiser's variables, after `fit`."""
+    tf.keras.utils.set_random_seed(0)
+    model = build_model("din", small_schema(), **DIN)
+    model.build_weights()
+    perturbed(model)
+    model.compiled_training = compiled
+    model.compile(optimizer or LazyAdam(0.01), steps_per_execution=at_once)
+    seen = []
+    watch = tf.keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: seen.append((batch, logs["total_loss"]))
+    )
+    parts = [tf.data.Dataset.from_tensors(one) for one in data]
+    dataset = parts[0]
+    for part in parts[1:]:
+        dataset = dataset.concatenate(part)
+    model.fit(dataset, callbacks=[watch], verbose=0)
+    return seen, model.get_weights(), [x.numpy() for x in model.optimizer.variables]
+
+
+def test_several_steps_at_once_end_where_single_ones_end():
+    """Two programs of two steps, and the epoch's last step alone; rows come up again and again."""
+    data = [batch(seed=seed) for seed in range(5)]
+    single, several = fitted(data, True, 1), fitted(data, True, 2)
+    losses = [loss for _, loss in single[0]]
+    expected = [np.mean(losses[:2]), np.mean(losses[2:4]), losses[4]]
+    assert [at for at, _ in several[0]] == [1, 3, 4]
+    found = [loss for _, loss in several[0]]
+    assert_same((found, *several[1:]), (expected, *single[1:]))
+    plain = fitted(data, False, 1)
+    assert_same((losses, *single[1:]), ([loss for _, loss in plain[0]], *plain[1:]))
+
+
+def test_batches_of_several_shapes_are_taken_one_by_one():
+    data = [batch(), batch(requests=2, seed=1)]
+    single, several = fitted(data, True, 1), fitted(data, True, 2)
+    expected = np.mean([loss for _, loss in single[0]])
+    assert_same(([several[0][0][1]], *several[1:]), ([expected], *single[1:]))
+
+
+def test_steps_at_once_follow_a_schedule_and_decay_as_plain_ones():
+    """But for the padding row, which nothing reads."""
+    data = [batch(seed=seed) for seed in range(4)]
+    schedule = tf.keras.optimizers.schedules.InverseTimeDecay(0.05, 1, 1.0)
+    results = []
+    for compiled, at_once in [(False, 1), (True, 1), (True, 4)]:
+        optimizer = LazyAdam(schedule, row_scale=2.0, weight_decay=0.1)
+        _, weights, moments = fitted(data, compiled, at_once, optimizer)
+        next(x for x in weights if x.shape[0] > 90)[0] = 0.0
+        results.append(([], weights, moments))
+    assert_same(results[1], results[0])
+    assert_same(results[2], results[0])
+
+
+def test_steps_that_cannot_be_compiled_are_taken_as_ever_several_an_execution():
+    model = build_model("din", small_schema(), **DIN, dropout=0.5)
+    model.compiled_training = True
+    model.compile(LazyAdam(0.01), steps_per_execution=2)
+    model.fit(tf.data.Dataset.from_tensors(batch()).repeat(3), verbose=0)
+    assert int(model.optimizer.iterations) == 3

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tfrec_feedback.layers import ActivationUnit, SplitMLP
 from tfrec_feedback.models.base import Tensors, side_by_side
 from tfrec_feedback.models.baseline import Baseline, events_of
-from tfrec_feedback.models.compiled_step import can_compile, compiled_step
+from tfrec_feedback.models.compiled_step import can_compile, compiled_step, train_function
 from tfrec_feedback.schema import Schema
 
 
@@ -39,14 +39,16 @@ class DIN(Baseline):
         compiled_training: whether XLA compiles training steps; set it before the first. Such a
             step takes the same descent, up to 1.6 times as fast where histories are nearly full
             (`python -m benchmarks din`), but looks at padded events, and compiling takes seconds
-            for every shape of a batch. Steps that cannot be compiled with the same result, see
-            `can_compile`, are taken as ever. Off by default: in most logs most positions of a
-            history are padding.
+            for every shape of a batch. Several steps an execution, `compile(LazyAdam(),
+            steps_per_execution=20)`, are one program, which suits small batches. Steps that
+            cannot be compiled with the same result, see `can_compile`, are taken as ever. Off by
+            default: in most logs most positions of a history are padding.
 
     Reference: Zhou et al., 2018, Deep Interest Network for Click-Through Rate Prediction, KDD.
     """
 
     compiled_training = False
+    train_function: Any
 
     def __init__(
         self,
@@ -93,6 +95,20 @@ class DIN(Baseline):
 
     def train_step(self, inputs: Any) -> dict[str, tf.Tensor]:
         """One optimiser step, compiled where that is asked for and changes nothing."""
-        if self.compiled_training and can_compile(self) and not self.drops_out:
+        if self.compiles:
             return self.step_results(compiled_step(self, inputs), tf.constant(0.0))
         return super().train_step(inputs)
+
+    def make_train_function(self, force: bool = False) -> Any:
+        """Returns what `fit` calls: compiled steps, several an execution, are one program."""
+        several = self.steps_per_execution is not None and int(self.steps_per_execution) > 1
+        if not several or self.run_eagerly or not self.compiles:
+            return super().make_train_function(force)
+        if self.train_function is None or force:
+            self.train_function = train_function(self)
+        return self.train_function
+
+    @property
+    def compiles(self) -> bool:
+        """Whether training steps are compiled: asked for, and without any change of the result."""
+        return self.compiled_training and not self.drops_out and can_compile(self)
