@@ -65,9 +65,9 @@ def run(
             "Medians of samples per CPU second, one thread an operation; whole steps with",
             f"LazyAdam, {AT_ONCE} an execution, fed from memory by tf.data, which encodes the raw",
             f"requests of {AT_ONCE} steps at once and cuts them; an epoch's start is not timed.",
-            "Compiled: with",
-            "model.compiled_training = True. Batch: about so many candidates a step, in whole",
-            "requests. Shares are of a compiled step, differences of medians.",
+            "Compiled: with model.compiled_training = True, the steps of an execution being one",
+            "program. Batch: about so many candidates a step, in whole requests. Shares are of",
+            "compiled steps, differences of medians.",
         ],
     )
     for form in forms:
@@ -135,8 +135,8 @@ def phases(
 ) -> dict[str, float]:
     """Returns CPU seconds a sample: medians of interleaved rounds.
 
-    Plain and compiled are whole steps; input is the data read without them, forward the loss of
-    a compiled step as well, and gradients its gradients as well.
+    Plain and compiled are whole steps; input is the data read without them, forward the losses of
+    compiled steps as well, and gradients their gradients as well.
 
     Args:
         options: of the model.
@@ -155,9 +155,9 @@ def phases(
         model.build_weights()
         data = dataset(model.encoder, requests, count, steps)
         calls[way] = _executions(model.make_train_function(), steps)
-    calls["input"] = _epoch(lambda batch: {"loss": batch[1]["ctr"][0, 0]}, steps)
-    calls["forward"] = _epoch(_part(model, backward=False), steps)
-    calls["gradients"] = _epoch(_part(model, backward=True), steps)
+    calls["input"] = _executions(_parts(model, "input"), steps)
+    calls["forward"] = _executions(_parts(model, "forward"), steps)
+    calls["gradients"] = _executions(_parts(model, "gradients"), steps)
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds + 1):
         for name, call in calls.items():
@@ -172,43 +172,47 @@ def phases(
     return {name: float(np.median(found[1:])) / trained for name, found in seconds.items()}
 
 
-def _part(model: tf.keras.Model, backward: bool) -> Callable[[Any], Any]:
-    """A compiled step without its update, and without the way back where that is not asked for."""
+def _parts(model: tf.keras.Model, until: str) -> Callable[[Any], Any]:
+    """Compiled steps, as many as one execution takes, without their updates.
+
+    Args:
+        model: whose steps.
+        until: `input`, `forward` or `gradients`: what they end with.
+    """
     table = model.embedding.embeddings
     groups = ["context", "candidate", *model.embedding.histories]
     dense = [variable for variable in model.trainable_variables if variable is not table]
 
     @tf.function(jit_compile=True)
-    def part(vectors: tf.Tensor, batch: Any) -> Any:
-        with tf.GradientTape() as tape:
-            tape.watch(vectors)
-            given = with_vectors(batch[0], groups, vectors)
-            loss = model.objective((given, *batch[1:]), training=True).loss
-        return loss, tape.gradient(loss, [*dense, vectors]) if backward else None
-
-    def step(batch: Any) -> dict[str, tf.Tensor]:
-        rows = all_rows(batch[0], groups)
-        return {"loss": part(tf.gather(table, rows), batch)[0]}
-
-    return step
-
-
-def _epoch(step: Callable[[Any], Any], steps: int) -> Callable[[Any], None]:
-    """Returns what takes so many steps, each on the next of the batches it is given."""
+    def parts(vectors: tf.Tensor, batches: Any) -> Any:
+        total = tf.constant(0.0)
+        sums = [tf.zeros_like(x) for x in (*dense, vectors[0])]
+        for step in tf.range(AT_ONCE):
+            batch = tf.nest.map_structure(lambda x, i=step: x[i], batches)
+            with tf.GradientTape() as tape:
+                own = vectors[step]
+                tape.watch(own)
+                given = with_vectors(batch[0], groups, own)
+                loss = model.objective((given, *batch[1:]), training=True).loss
+            total += loss
+            if until == "gradients":
+                found = tape.gradient(loss, [*dense, own])
+                sums = [x + y for x, y in zip(sums, found, strict=True)]
+        return total, sums
 
     @tf.function
-    def several(batches: Any) -> dict[str, tf.Tensor]:
-        results = step(next(batches))
-        for _ in tf.range(AT_ONCE - 1):
-            results = step(next(batches))
-        return results
+    def several(iterator: Any) -> dict[str, tf.Tensor]:
+        batches = [next(iterator) for _ in range(AT_ONCE)]
+        stacked = tf.nest.map_structure(lambda *x: tf.stack(x), *batches)
+        if until == "input":
+            return {"loss": tf.reduce_sum(stacked[1]["ctr"])}
+        rows = tf.stack([all_rows(batch[0], groups) for batch in batches])
+        return {"loss": parts(tf.gather(table, rows), stacked)[0]}
 
-    return _executions(several, steps)
+    return several
 
 
-def _executions(
-    several: Callable[[Any], dict[str, tf.Tensor]], steps: int
-) -> Callable[[Any], None]:
+def _executions(several: Callable[[Any], Any], steps: int) -> Callable[[Any], None]:
     """Returns what takes so many steps by calls of what takes `AT_ONCE` of them."""
 
     def call(batches: Any) -> None:
