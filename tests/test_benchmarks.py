@@ -16,6 +16,7 @@ from benchmarks import (
     prepare,
     sensitivity,
     serving,
+    speed,
 )
 from benchmarks.dfn_training import check_equal, encoded_batch
 from benchmarks.measure import Report, interleaved_medians, paired_ratios, readable
@@ -93,6 +94,20 @@ def test_prepare_reports_rates_and_memory():
     assert log == "simulated" and exposures > 100
     assert all(rate > 0 for rate in rates)
     assert read <= peak < training
+
+
+def test_models_are_timed_side_by_side_and_a_missing_log_is_named(monkeypatch, tmp_path):
+    monkeypatch.setenv("FEEDBACK_DATA", str(tmp_path))
+    timed, missing = speed.run(("simulated", "kuairand-pure"), ("fm", "din"), batches=1, rounds=1)
+    assert [row[0] for row in timed.rows] == ["fm", "din"]
+    for column in (2, 4):
+        assert "1.0" in {str(float(row[column])) for row in timed.rows}
+    for row in timed.rows:
+        assert len(row) == len(timed.columns)
+        assert row[1] > 0
+        assert row[3] > 0
+    assert missing.title == "kuairand-pure: its raw log is not here"
+    assert not missing.rows
 
 
 def test_optimizer_compares_three_on_one_table():
