@@ -160,7 +160,7 @@ def fitted(data, compiled, at_once, optimizer=None):
 
 
 def test_several_steps_at_once_end_where_single_ones_end():
-    """Two programs of two steps, and the epoch's last step alone; rows come up again and again."""
+    """Programs of two steps, two and one; rows come up again and again."""
     data = [batch(seed=seed) for seed in range(5)]
     single, several = fitted(data, True, 1), fitted(data, True, 2)
     losses = [loss for _, loss in single[0]]
@@ -172,9 +172,17 @@ def test_several_steps_at_once_end_where_single_ones_end():
     assert_same((losses, *single[1:]), ([loss for _, loss in plain[0]], *plain[1:]))
 
 
-def test_batches_of_several_shapes_are_taken_one_by_one():
-    data = [batch(), batch(requests=2, seed=1)]
-    single, several = fitted(data, True, 1), fitted(data, True, 2)
+def shapes_of(one):
+    return [tuple(x.shape) for x in tf.nest.flatten(one)]
+
+
+def test_batches_of_several_shapes_are_padded_to_one():
+    """In requests, candidates and events; what pads them moves nothing."""
+    data = [batch(), batch(requests=2, seed=1, num_candidates=3), batch(longest=1, seed=2)]
+    for ours, others in zip(*map(shapes_of, data[:2]), strict=True):
+        assert ours[0] > others[0]
+    assert shapes_of(data[0][0]) != shapes_of(data[2][0])
+    single, several = fitted(data, True, 1), fitted(data, True, 3)
     expected = np.mean([loss for _, loss in single[0]])
     assert_same(([several[0][0][1]], *several[1:]), ([expected], *single[1:]))
 

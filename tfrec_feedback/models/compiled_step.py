@@ -66,17 +66,20 @@ def compiled_step(model: Any, inputs: Any) -> tf.Tensor:
 def compiled_steps(model: Any, batches: Sequence[Any]) -> tf.Tensor:
     """Takes a step on each batch in turn, in one program; returns the mean of their losses.
 
-    The steps are those that `compiled_step` would take on one batch after another.
+    The steps are those that `compiled_step` would take on one batch after another. Batches are
+    padded to one shape, the largest among them on every axis.
 
     Args:
         model: as of `compiled_step`.
-        batches: of equal shapes; each as of `compiled_step`.
+        batches: each as of `compiled_step`.
     """
     _build(model)
     optimizer, steps = model.optimizer, len(batches)
     encoded = [(model.encode(features), *rest) for features, *rest in batches]
-    rows = [all_rows(features, _groups(model)) for features, *_ in encoded]
-    own_rows, places = tf.unique(tf.concat(rows, axis=0))
+    stacked = tf.nest.map_structure(_stacked, *encoded)
+    parts = [tf.reshape(stacked[0][f"{group}_rows"], [steps, -1]) for group in _groups(model)]
+    rows = tf.concat(parts, axis=1)
+    own_rows, places = tf.unique(tf.reshape(rows, [-1]))
     # XLA compiles for every size of this table as well: there are few powers of two.
     size = tf.gather(_SIZES, tf.searchsorted(_SIZES, [tf.size(own_rows)]))[0]
     padded = tf.pad(own_rows, [[0, size - tf.size(own_rows)]])
@@ -104,8 +107,8 @@ def compiled_steps(model: Any, batches: Sequence[Any]) -> tf.Tensor:
     loss, moved = descend_all(
         [tf.gather(part, padded) for part in table],
         tf.reshape(places, [steps, -1]),
-        tf.stack([tf.unique(one).idx for one in rows]),
-        tf.nest.map_structure(lambda *x: tf.stack(x), *encoded),
+        tf.stack([tf.unique(one).idx for one in tf.unstack(rows)]),
+        stacked,
     )
     for part, new in zip(table, moved, strict=True):
         part.scatter_update(tf.IndexedSlices(new[: tf.size(own_rows)], own_rows))
@@ -115,45 +118,38 @@ def compiled_steps(model: Any, batches: Sequence[Any]) -> tf.Tensor:
 def train_function(model: Any) -> Callable[[Any], dict[str, tf.Tensor]]:
     """Returns what `fit` calls with an iterator, for a model that `can_compile`.
 
-    Every call takes the model's `steps_per_execution`, by `compiled_steps` where the batches are
-    of equal shapes. An epoch's last steps are fewer, and taken one by one.
+    Every call takes `model.steps_per_execution` steps, which Keras lowers for an epoch's last.
     """
-    steps = int(model.steps_per_execution)
 
     @tf.function(reduce_retracing=True)
-    def one_step(batch: Any) -> tf.Tensor:
-        return compiled_step(model, batch)
-
-    def one_by_one(batches: Sequence[Any]) -> tf.Tensor:
-        return tf.add_n([one_step(batch) for batch in batches]) / len(batches)
-
-    @tf.function(reduce_retracing=True)
-    def whole(iterator: Any) -> tf.Tensor:
-        batches = [next(iterator) for _ in range(steps)]
-        if _alike(batches):
-            return compiled_steps(model, batches)
-        return one_by_one(batches)
-
-    @tf.function(reduce_retracing=True)
-    def single(iterator: Any) -> tf.Tensor:
-        return one_step(next(iterator))
+    def several(iterator: Any, steps: int) -> tf.Tensor:
+        return compiled_steps(model, [next(iterator) for _ in range(steps)])
 
     def take(iterator: Any) -> dict[str, tf.Tensor]:
-        now = int(model.steps_per_execution)
-        if now == steps:
-            loss = whole(iterator)
-        else:
-            loss = tf.add_n([single(iterator) for _ in range(now)]) / now
-        model._train_counter.assign_add(now)
+        steps = int(model.steps_per_execution)
+        loss = several(iterator, steps)
+        model._train_counter.assign_add(steps)
         return model.step_results(loss, tf.constant(0.0))
 
     return take
 
 
-def _alike(batches: Sequence[Any]) -> tf.Tensor:
-    """Whether all batches are of the same shapes."""
-    shapes = [tf.concat([tf.shape(x) for x in tf.nest.flatten(one)], axis=0) for one in batches]
-    return tf.reduce_all(tf.equal(tf.stack(shapes), shapes[0]))
+def _stacked(*parts: tf.Tensor) -> tf.Tensor:
+    """Stacks tensors of one rank, padded with 0 to the largest on every axis.
+
+    The padding is requests without candidates, candidates beyond a request's number and events
+    beyond its length: nothing that moves a weight.
+    """
+    shapes = tf.stack([tf.shape(part) for part in parts])
+    missing = tf.reduce_max(shapes, axis=0) - shapes
+    padded = [
+        tf.pad(part, tf.stack([tf.zeros_like(more), more], axis=1))
+        for part, more in zip(parts, tf.unstack(missing), strict=True)
+    ]
+    static = tf.TensorShape(parts[0].shape)
+    for part in parts[1:]:
+        static = static.most_specific_compatible_shape(part.shape)
+    return tf.ensure_shape(tf.stack(padded), [len(parts), *static])
 
 
 def _build(model: Any) -> None:
