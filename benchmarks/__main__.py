@@ -16,7 +16,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from rich.console import Console
 
 NAMES = (
-    *("dfn_training", "dumn", "din", "speed", "recommenders"),
+    *("dfn_training", "dumn", "din", "din_logs", "speed", "recommenders"),
     *("input_pipeline", "prepare", "optimizer", "serving"),
 )
 _WIDTH = 120  # Headings stay readable where output is piped.

@@ -14,7 +14,7 @@ from benchmarks.logs import log_folder
 from benchmarks.measure import Report
 from tfrec_feedback.benchmark.rows import Row
 from tfrec_feedback.benchmark.study import Study
-from tfrec_feedback.benchmark.suites import DEFAULT_MODELS, find_suite, suite_data
+from tfrec_feedback.benchmark.suites import DEFAULT_MODELS, Suite, find_suite, suite_data
 from tfrec_feedback.benchmark.timing import NUM_CANDIDATES, time_models
 
 CONFIGS = Path(__file__).resolve().parent.parent / "pipelines" / "configs"
@@ -37,19 +37,18 @@ def run(
     reports = []
     for name in suites:
         suite = find_suite(name)
-        if suite.log is not None and log_folder(suite.log) is None:
-            reports.append(Report(f"{name}: its raw log is not here", []))
-            continue
-        reports.append(_timed(name, models, batches, rounds))
+        folder = log_folder(suite.log) if suite.log else None
+        if folder or not suite.log:
+            reports.append(_timed(suite, folder and folder.parent, models, batches, rounds))
     return reports
 
 
-def _timed(name: str, models: Sequence[str], batches: int, rounds: int) -> Report:
-    suite = find_suite(name)
-    logs = None if suite.log is None else log_folder(suite.log)
+def _timed(
+    suite: Suite, logs: Path | None, models: Sequence[str], batches: int, rounds: int
+) -> Report:
     with tempfile.TemporaryDirectory() as scratch:
         data = Path(scratch) / "data"
-        manifest = suite_data(suite, data, None if logs is None else logs.parent)
+        manifest = suite_data(suite, data, logs)
         study = Study(Path(scratch), data, CONFIGS / suite.config)
         configs = {model: study.resolved(Row(model, model), {}, 0) for model in models}
         timings = time_models(configs, manifest, batches=batches, rounds=rounds)
@@ -58,7 +57,7 @@ def _timed(name: str, models: Sequence[str], batches: int, rounds: int) -> Repor
         "ms": min(timing.latency_ms for timing in timings.values()),
     }
     report = Report(
-        f"{name}: training and answering",
+        f"{suite.name}: training and answering",
         ["model", "samples/s", "of fastest", f"ms, N = {NUM_CANDIDATES}", "times fastest"],
         notes=[
             "Medians, models in turn. Samples: candidates of training steps, data ready in memory.",

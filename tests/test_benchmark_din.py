@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from benchmarks import din
+from benchmarks import din, din_logs
 from tfrec_feedback.models import build_model
 
 
@@ -35,3 +35,12 @@ def test_batches_are_full_requests_cut_one_after_another():
     rows = [encoded["click_rows"].numpy() for encoded, _ in batches]
     assert not np.array_equal(rows[0], rows[1])
     np.testing.assert_array_equal(rows[0], rows[din.AT_ONCE])
+
+
+def test_logs_are_trained_on_in_both_ways_and_missing_ones_left_out(monkeypatch, tmp_path):
+    monkeypatch.setenv("FEEDBACK_DATA", str(tmp_path))
+    report = din_logs.run(("simulated", "kuairand-pure"), (32,), 4, at_once=2, rounds=1)
+    ((log, size, steps, valid, plain, compiled, speed_up),) = report.rows
+    assert (log, size, steps) == ("simulated", 32, 4)
+    assert 0 < float(valid.removesuffix("%")) < 100
+    assert float(speed_up) == round(plain / compiled, 2)
