@@ -140,9 +140,9 @@ class TrainConfig(_Section):
             or of any loss on data that know which clicks were mistakes; 0 for none.
         deterministic: same numbers in every run and across an interruption, slower.
         compiled: XLA compiles the steps of a model that can (`DIN.compiled_training`): the same
-            descent, faster where histories are nearly full.
-        steps_at_once: compiled steps that are one program, where their batches are of one shape:
-            the same descent, faster where batches are small. Losses are looked at, and
+            descent, faster where nearly all histories are full, slower where they are not.
+        steps_at_once: compiled steps that are one program, their batches padded to one shape: the
+            same descent, faster where batches are small and full. Losses are looked at, and
             checkpoints written, between programs.
     """
 

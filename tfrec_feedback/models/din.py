@@ -39,10 +39,10 @@ class DIN(Baseline):
         compiled_training: whether XLA compiles training steps; set it before the first. Such a
             step takes the same descent, but looks at padded events, and compiling takes seconds
             for every shape of a batch. Several steps an execution, `compile(LazyAdam(),
-            steps_per_execution=20)`, are one program: up to twice as fast where histories are
-            nearly full (`python -m benchmarks din`). Steps that cannot be compiled with the same
-            result, see `can_compile`, are taken as ever. Off by default: in most logs most
-            positions of a history are padding.
+            steps_per_execution=20)`, are one program: up to twice as fast where nearly all
+            histories are full (`python -m benchmarks din`), and slower where they are not, as in
+            most logs (`python -m benchmarks din_logs`). Steps that cannot be compiled with the
+            same result, see `can_compile`, are taken as ever. Off by default.
 
     Reference: Zhou et al., 2018, Deep Interest Network for Click-Through Rate Prediction, KDD.
     """
