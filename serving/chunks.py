@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -14,8 +14,10 @@ from serving.validation import InvalidRequest
 from tfrec_feedback.schema import Schema, SchemaError
 
 _COUNT = "num_candidates"
-RECORD_WEIGHT = 16
-"""Candidates that a serialised record is taken for when requests are cut."""
+ROW_WEIGHT = 8
+"""Candidates that cost as much as a request's own side: its context and histories."""
+RECORD_WEIGHT = 64
+"""The same of a serialised record, with the candidates in it."""
 
 _RECORD_BYTES = 1 << 20  # of the records that are run at once
 _MAX_SCORES = 1 << 24
@@ -32,12 +34,11 @@ class ChunkPlan:
     Attributes:
         candidates: names of the inputs of a `rank` signature that hold candidates, `[R, N, ...]`;
             empty for a signature that is cut by rows alone.
-        weight: candidates that a row stands for where they cannot be counted: those of serialised
-            records, which are not opened here.
+        weight: candidates that a row stands for besides those that are counted.
     """
 
     candidates: frozenset[str] = frozenset()
-    weight: int = 1
+    weight: int = ROW_WEIGHT
 
     @classmethod
     def of(cls, signature: Signature, schema: Schema | None = None) -> ChunkPlan | None:
@@ -54,7 +55,7 @@ class ChunkPlan:
         if not signature.inputs or any(not s.shape or s.shape[0] != -1 for s in specs):
             return None
         records = len(signature.inputs) == 1 and all(s.dtype == "string" for s in specs[:1])
-        return cls(weight=RECORD_WEIGHT if records else 1)
+        return cls(weight=RECORD_WEIGHT if records else ROW_WEIGHT)
 
     @staticmethod
     def _candidates(signature: Signature, schema: Schema | None) -> frozenset[str] | None:
@@ -84,18 +85,24 @@ class ChunkPlan:
             raise InvalidRequest(f"Inputs differ in their 1st dimension, the candidates: {widths}.")
         return len(inputs[_COUNT]), next(iter(widths.values()))
 
-    def limit(self, inputs: Mapping[str, np.ndarray], chunk_rows: int) -> int:
-        """Returns how many rows (or candidates, where there are any) are run at once.
+    def pieces(
+        self, inputs: Mapping[str, np.ndarray], chunk_rows: int
+    ) -> list[tuple[slice, slice]]:
+        """Cuts a request into rows and candidates that are run at once.
+
+        Whole rows share a piece while they fit: what the candidates of a row share is computed
+        once for each piece. Nothing to score is one piece, for the model to say what comes out.
 
         Args:
             inputs: of the request.
             chunk_rows: candidates that are run at once.
         """
-        rows = max(1, chunk_rows // self.weight)
-        if self.weight > 1:  # every record is padded to the longest beside it
+        rows, width = self.size(inputs)
+        height = chunk_rows // (self.weight + width if self.candidates else self.weight)
+        if self.weight == RECORD_WEIGHT:  # every record is padded to the longest beside it
             longest = max(map(len, next(iter(inputs.values())).ravel().tolist()), default=0)
-            rows = max(1, min(rows, _RECORD_BYTES // max(1, longest)))
-        return rows
+            height = min(height, _RECORD_BYTES // max(1, longest))
+        return [(part, one) for part in _cut(rows, height) for one in _cut(width, chunk_rows)]
 
     def cut(
         self, inputs: Mapping[str, np.ndarray], rows: slice, candidates: slice
@@ -136,19 +143,7 @@ def join(parts: Sequence[np.ndarray]) -> np.ndarray:
     return whole
 
 
-def pieces(rows: int, width: int, limit: int) -> Iterator[tuple[slice, slice]]:
-    """Yields pieces of `[rows, width]` candidates, at most `limit` in each.
-
-    Whole requests share a piece while they fit: what a request's candidates share is computed once
-    for each piece. Nothing to score is one piece, for the model to say what comes out.
-    """
-    if not rows or not width:
-        yield slice(0, rows), slice(0, width)
-        return
-    height, width_limit = max(1, limit // width), min(width, limit)
-    for row in range(0, rows, height):
-        for column in range(0, width, width_limit):
-            yield (
-                slice(row, min(row + height, rows)),
-                slice(column, min(column + width_limit, width)),
-            )
+def _cut(size: int, most: int) -> list[slice]:
+    """Returns consecutive slices of at most `most`; of nothing, one that is empty."""
+    starts = range(0, max(1, size), max(1, most))
+    return [slice(start, min(start + max(1, most), size)) for start in starts]

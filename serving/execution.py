@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from serving.calls import Call
-from serving.chunks import join, pieces
+from serving.chunks import join
 from serving.loader import LoadedModel
 from serving.validation import InvalidRequest
 
@@ -23,7 +23,7 @@ class Limits:
         max_candidates: candidates, counting padding, of a request.
     """
 
-    chunk_rows: int = 256
+    chunk_rows: int = 1024
     max_candidates: int = 100_000
 
 
@@ -70,15 +70,15 @@ class Executor:
                 f"{rows} requests of {width} candidates are more than the "
                 f"{self._limits.max_candidates} this server takes at once; send several calls."
             )
-        limit = plan.limit(inputs, self._limits.chunk_rows)
-        if size <= limit:
+        pieces = plan.pieces(inputs, self._limits.chunk_rows)
+        if len(pieces) == 1:
             # How long a row may take is not known as it is of a candidate: see `_run_rows`.
             seconds = None if plan.candidates else call.seconds()
             return self._timed(model, name, inputs, seconds, api)
         if not plan.candidates:
-            return self._run_rows(model, name, inputs, call, api, limit)
+            return self._run_rows(model, name, inputs, call, api, [part for part, _ in pieces])
         whole: dict[str, np.ndarray] = {}
-        for part, candidates in pieces(rows, width, limit):
+        for part, candidates in pieces:
             call.check()
             scores = self._timed(model, name, plan.cut(inputs, part, candidates), None, api)
             for output, values in scores.items():
@@ -93,12 +93,11 @@ class Executor:
         inputs: Mapping[str, np.ndarray],
         call: Call,
         api: str,
-        limit: int,
+        parts: Sequence[slice],
     ) -> dict[str, np.ndarray]:
-        """Runs so many rows at a time; a deadline stops each run from inside, too."""
+        """Runs some rows at a time; a deadline stops each run from inside, too."""
         plan, found = model.plans[name], []
-        rows, _ = plan.size(inputs)
-        for part, _ in pieces(rows, 1, limit):
+        for part in parts:
             call.check()
             cut = plan.cut(inputs, part, slice(0, 1))
             found.append(self._timed(model, name, cut, call.seconds(), api))

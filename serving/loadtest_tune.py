@@ -24,7 +24,7 @@ from typing import Any
 from serving.loadtest_load import Load, Payload, closed_loop, open_loop
 from serving.loadtest_samples import summary
 
-_CHUNKS = (64, 128, 256, 512)
+_CHUNKS = (128, 256, 512, 1024)
 _GAIN = 1.05
 _SHARES = (0.9, 0.7, 0.5, 0.3, 0.1)
 _START_SECONDS = 120.0

@@ -32,7 +32,7 @@ EVERY_METHOD = (
     *(wire.GET_MODEL_METADATA, wire.GET_MODEL_STATUS, server_wire.RELOAD_CONFIG),
 )
 OF_ONE_MODEL = [m for m in EVERY_METHOD if "model_spec" in m.request.DESCRIPTOR.fields_by_name]
-CHUNKS = 40  # of 10,000 candidates
+CHUNKS = 10  # of 10,000 candidates
 
 
 @pytest.fixture(scope="module")
