@@ -1,13 +1,13 @@
-"""Loads a SavedModel bit by bit, so that callers of other versions hardly wait meanwhile.
+"""Loads a SavedModel in short steps, so that callers of other versions hardly wait meanwhile.
 
 TensorFlow's own loader imports the whole graph in one call that holds Python's lock: for as long,
-no request is read and no answer is written. Most of that time is spent on the calls of functions,
-one a signature, whose shapes are inferred through the whole function. They are imported one by one.
+no request is read and no answer is written. Nearly all of that time goes into the shapes that calls
+of functions give, inferred through the whole function and read by nobody: they are left open here,
+and functions are imported one by one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 _MAIN_OP, _INIT_SIGNATURE = "saved_model_main_op", "__saved_model_init_op"
 _CALLS = {"PartitionedCall", "StatefulPartitionedCall"}
+_OPEN_SHAPES = "_disable_call_shape_inference"
 
 
 def load(session: tf.compat.v1.Session, path: Path) -> Any:
@@ -36,8 +37,7 @@ def load(session: tf.compat.v1.Session, path: Path) -> Any:
         if meta_graph is None:
             load_whole = tf.compat.v1.saved_model.loader.load
             return load_whole(session, [tf.saved_model.SERVING], str(path))
-        for part in parts(meta_graph.graph_def):
-            _add(session.graph, part)
+        import_in_steps(meta_graph.graph_def)
         meta_graph.ClearField("graph_def")
         assets = {
             asset.tensor_info.name: str(path / "assets" / asset.filename)
@@ -56,63 +56,25 @@ def _read(path: Path) -> Any:
     model = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
     for meta_graph in model.meta_graphs:
         if set(meta_graph.meta_info_def.tags) == {tf.saved_model.SERVING}:
-            graph_def = meta_graph.graph_def
-            # Of older models: collections, gradients, and nodes that must stay with others.
-            old = set(meta_graph.collection_def) - {_MAIN_OP} or graph_def.library.gradient
-            old = old or any("_class" in node.attr for node in graph_def.node)
+            # Of older models: collections, and gradients.
+            old = set(meta_graph.collection_def) - {_MAIN_OP}
+            old = old or meta_graph.graph_def.library.gradient
             if _INIT_SIGNATURE in meta_graph.signature_def and not old:
                 return meta_graph
     return None
 
 
-def parts(graph_def: Any) -> Iterator[Any]:
-    """Cuts a graph: each function, then its nodes, each after those it reads, each call alone.
+def import_in_steps(graph_def: Any) -> None:
+    """Imports a graph into the current one: each function alone, then all nodes.
 
     Args:
-        graph_def: a graph without loops, as TensorFlow 2 writes them.
+        graph_def: a graph without gradients of functions; its nodes are changed.
     """
     for function in graph_def.library.function:
-        yield tf.compat.v1.GraphDef(versions=graph_def.versions, library={"function": [function]})
-    part = tf.compat.v1.GraphDef(versions=graph_def.versions)
-    for node in _ordered(graph_def.node):
+        part = tf.compat.v1.GraphDef(versions=graph_def.versions, library={"function": [function]})
+        tf.graph_util.import_graph_def(part, name="")
+    graph_def.ClearField("library")
+    for node in graph_def.node:
         if node.op in _CALLS:
-            yield part
-            part = tf.compat.v1.GraphDef(versions=graph_def.versions)
-        part.node.append(node)
-    yield part
-
-
-def _ordered(nodes: Any) -> list[Any]:
-    """Sorts nodes so that each comes after those it reads."""
-    by_name = {node.name: node for node in nodes}
-    found: dict[str, Any] = {}
-
-    def visit(node: Any) -> None:
-        if node.name not in found:
-            for name in map(_node_name, node.input):
-                visit(by_name[name])
-            found[node.name] = node
-
-    for node in nodes:
-        visit(node)
-    return list(found.values())
-
-
-def _node_name(tensor: str) -> str:
-    return tensor.lstrip("^").split(":")[0]
-
-
-def _add(graph: tf.Graph, part: Any) -> None:
-    """Adds nodes whose inputs are among them, or in the graph already."""
-    new = {node.name for node in part.node}
-    given: dict[str, Any] = {}
-    for tensor in (name for node in part.node for name in node.input):
-        if _node_name(tensor) in new:
-            continue
-        name = _node_name(tensor)
-        if tensor.startswith("^"):
-            given[tensor] = graph.get_operation_by_name(name)
-        else:
-            full = tensor if ":" in tensor else f"{tensor}:0"
-            given[full] = graph.get_tensor_by_name(full)
-    tf.graph_util.import_graph_def(part, input_map=given, name="")
+            node.attr[_OPEN_SHAPES].b = True
+    tf.graph_util.import_graph_def(graph_def, name="")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent import futures
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from serving.served_model import ServedModel, VersionStatus
 from serving.validation import InvalidRequest
 
 _LOG = logging.getLogger(__name__)
+_NICE = 19  # the lowest priority
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,6 +207,13 @@ class ModelManager:
                 model.close()
 
     def _load(self, name: str, path: Path) -> LoadedModel:
+        """Loads a version: beside calls, in a thread that lets theirs go first."""
+        if not self._models:
+            return self._try(name, path)
+        with futures.ThreadPoolExecutor(1, initializer=_give_way) as threads:
+            return threads.submit(self._try, name, path).result()
+
+    def _try(self, name: str, path: Path) -> LoadedModel:
         """Loads a version, again when that fails: it may be a passing fault of the disk."""
         for tries_left in reversed(range(1 + self._watching.max_load_retries)):
             try:
@@ -219,6 +229,12 @@ class ModelManager:
             start = time.monotonic()
             self.rescan()
             _LOG.debug("Looked for versions in %.3f s.", time.monotonic() - start)
+
+
+def _give_way() -> None:
+    """Lowers the priority of this thread, where threads have one of their own, as on Linux."""
+    with contextlib.suppress(OSError, AttributeError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
 
 
 def _check_policy(config: ModelConfig, good: list[int], strict: bool) -> None:

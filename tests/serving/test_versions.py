@@ -1,6 +1,8 @@
 """New, corrupt, deleted and labelled versions, seen by callers over real gRPC."""
 
+import os
 import shutil
+import sys
 import threading
 
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from serving import server_wire, wire
 from serving.embedded import EmbeddedServer
 from serving.loader import ModelError
+from serving.manager import ModelManager, Watching
 from serving.model_config import ModelConfig, VersionPolicy
 from serving.server import FeedbackServer
 from serving.server_wire import AVAILABLE, END
@@ -135,6 +138,25 @@ def test_a_failed_load_is_tried_again_so_many_times(templates, tmp_path):
     with pytest.raises(ModelError, match="slow today"):
         ModelManager([config], load, Watching(0, max_load_retries=1, retry_seconds=0))
     assert len(tries) == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads share one priority")
+def test_a_new_version_is_loaded_at_the_lowest_priority_and_the_first_is_not(templates, tmp_path):
+    found = {}
+
+    def load(name, path):
+        thread = threading.get_native_id()
+        found[int(path.name)] = os.getpriority(os.PRIO_PROCESS, thread)
+        return FakeModel()
+
+    shutil.copytree(templates[1], tmp_path / "1")
+    manager = ModelManager([ModelConfig("scaled", tmp_path)], load, Watching(0, 0, 0))
+    shutil.copytree(templates[1], tmp_path / "2")
+    manager.rescan()
+    own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    assert found == {1: own, 2: 19}
+    assert manager.served("scaled") == [2]
+    manager.close()
 
 
 def test_at_start_up_the_newest_good_version_serves_and_the_bad_one_is_reported(
