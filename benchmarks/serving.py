@@ -35,9 +35,12 @@ from tfrec_feedback.models import build_model
 from tfrec_feedback.requests import encode_requests
 from tfrec_feedback.schema import Schema
 
+_FOUR = ("click", "unclick", "like", "dislike")
 SIZES = (
     (100, 30, ("click", "unclick", "dislike")),
-    (200, 50, ("click", "unclick", "like", "dislike")),
+    (200, 50, _FOUR),
+    (500, 50, _FOUR),
+    (1000, 50, _FOUR),
 )
 """Candidates, events of each history, and the histories, of the requests that are timed."""
 Size = tuple[int, int, Sequence[str]]

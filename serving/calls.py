@@ -25,17 +25,16 @@ class Call:
     """A call's deadline, and whether its caller still waits.
 
     Args:
-        context: gRPC's view of it; none for a run of the server's own.
-        limit: without a context, seconds that each run may take; None: nothing ends it early.
+        context: gRPC's view of it; none for a run of the server's own, which nothing ends early.
     """
 
-    def __init__(self, context: Any = None, limit: float | None = None):
-        self._context, self._limit = context, limit
+    def __init__(self, context: Any = None):
+        self._context = context
 
     def seconds(self) -> float | None:
         """Returns what is left before the deadline; None when there is none."""
         if self._context is None:
-            return self._limit
+            return None
         left = self._context.time_remaining()
         return None if left is None or left > _FOREVER else left
 
@@ -50,5 +49,3 @@ class Call:
 
 UNBOUNDED = Call()
 """For runs of the server's own, such as warming up."""
-LIMITED = Call(limit=600.0)
-"""The same with a deadline, as most callers have one."""

@@ -9,7 +9,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from serving import server_wire
-from serving.calls import LIMITED, UNBOUNDED, Call, Rejected
+from serving.calls import UNBOUNDED, Rejected
 from serving.inference import Runner
 from serving.loader import LoadedModel, ModelError
 from serving.records import read_records
@@ -45,9 +45,7 @@ def warm_up(model: LoadedModel, path: Path, runner: Runner) -> int:
             if count > MAX_RECORDS:
                 raise InvalidRequest(f"there are more than {MAX_RECORDS} records")
             log = server_wire.PredictionLog.FromString(record)
-            # What a deadline may have to stop is run another way, with executors of its own.
-            for call in (UNBOUNDED, LIMITED):
-                _replay(model, log, runner, call)
+            _replay(model, log, runner)
     except (
         InvalidRequest,
         RequestError,
@@ -65,15 +63,15 @@ def warm_up(model: LoadedModel, path: Path, runner: Runner) -> int:
     return count
 
 
-def _replay(model: LoadedModel, log: Any, runner: Runner, call: Call) -> None:
+def _replay(model: LoadedModel, log: Any, runner: Runner) -> None:
     """Runs one record; whatever version it names, it is for this one."""
     if log.HasField("predict_log"):
-        runner.predict(model, log.predict_log.request, call)
+        runner.predict(model, log.predict_log.request, UNBOUNDED)
     elif log.HasField("classify_log"):
-        runner.classify(model, log.classify_log.request, call)
+        runner.classify(model, log.classify_log.request, UNBOUNDED)
     elif log.HasField("regress_log"):
-        runner.regress(model, log.regress_log.request, call)
+        runner.regress(model, log.regress_log.request, UNBOUNDED)
     elif log.HasField("multi_inference_log"):
-        runner.multi_inference(model, log.multi_inference_log.request, call)
+        runner.multi_inference(model, log.multi_inference_log.request, UNBOUNDED)
     else:
         raise InvalidRequest("expected a log of Predict, Classify, Regress or MultiInference")

@@ -7,7 +7,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from serving.graph_import import import_in_steps
 from serving.loader import LoadedModel, ModelError, find_version
-from tests.serving.tiny_model import CTR, DISLIKE, REQUEST, SCHEMA
+from tests.serving.tiny_model import CTR, DISLIKE, REQUEST, SCHEMA, record
 from tfrec_feedback.requests import encode_requests
 
 
@@ -65,6 +65,19 @@ def test_a_loaded_model_gives_the_scores_worked_out_by_hand(base_path, tmp_path)
         "rank_examples",
         "slow",
     }
+    model.close()
+
+
+def test_a_run_with_a_deadline_gives_the_same_and_is_stopped_when_it_passes(base_path):
+    model = LoadedModel("tiny", base_path / "7")
+    inputs = {"rank": encode_requests(SCHEMA, [REQUEST])}
+    inputs["rank_examples"] = {"examples": np.array([record(21, [2, 3], [0.5, 1.0])], object)}
+    for signature, batch in inputs.items():
+        free = model.run(signature, batch)
+        for seconds in (60.0, 1e9):
+            np.testing.assert_array_equal(model.run(signature, batch, seconds)["ctr"], free["ctr"])
+    with pytest.raises(tf.errors.DeadlineExceededError):
+        model.run("slow", {"iterations": np.array([10**9])}, 0.01)
     model.close()
 
 
