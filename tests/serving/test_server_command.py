@@ -120,3 +120,15 @@ def test_the_help_names_every_option_by_what_it_is_about():
         *("--request-log-rate", "--drain-seconds"),
     ):
         assert words in done.stdout
+
+
+def test_garbage_is_not_looked_for_among_what_was_imported():
+    program = (
+        "import gc, pathlib, typer\n"
+        "from serving.server import Settings, serve\n"
+        "try: serve([], pathlib.Path('none'), ('127.0.0.1', 0), Settings(), 0)\n"
+        "except typer.Exit: print(gc.get_freeze_count())\n"
+    )
+    command = [sys.executable, "-c", program]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert int(found.stdout) > 100_000
