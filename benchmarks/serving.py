@@ -57,6 +57,7 @@ def run(
     seconds: float = 2.0,
     rounds: int = 5,
     swap_seconds: float = 30.0,
+    swaps: int = 5,
 ) -> list[Report]:
     """Publishes DFN with random weights and asks it for scores in every way.
 
@@ -66,7 +67,8 @@ def run(
         repeats: timed requests a way.
         seconds: of a round of the throughput.
         rounds: of the throughput.
-        swap_seconds: of the load that a version is swapped under, at the first size; 0: none.
+        swap_seconds: of a load that a version is swapped under, at the first size; 0: none.
+        swaps: such loads.
     """
     latency = Report(
         f"DFN, d = {embedding_dim}: one request at a time",
@@ -90,7 +92,7 @@ def run(
             throughput.rows += found[1]
             if index == 0 and swap_seconds:
                 rate = 0.2 * throughput.rows[-1][3]
-                swap = [alone(swapped, version, size, rate, swap_seconds)]
+                swap = [alone(swapped, version, size, rate, swap_seconds, swaps)]
     return [latency, throughput, *swap, start_report()]
 
 
@@ -131,10 +133,10 @@ def measured(
     return latencies, lines
 
 
-def swapped(version: Path, size: Size, rate: float, seconds: float) -> Report:
+def swapped(version: Path, size: Size, rate: float, seconds: float, swaps: int) -> Report:
     """Returns what a new version costs those who are being served."""
     with served(version) as (target, _):
-        return swap_report(target, _NAME, [random_request(*size)], version, rate, seconds)
+        return swap_report(target, _NAME, [random_request(*size)], version, rate, seconds, swaps)
 
 
 def random_request(candidates: int, length: int, histories: Sequence[str]) -> dict[str, Any]:

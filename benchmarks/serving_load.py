@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -56,9 +57,15 @@ def _rate(call: Callable[[], Any], callers: int, seconds: float) -> float:
 
 
 def swap_report(
-    target: str, model: str, requests: Sequence[Any], version: Path, rate: float, seconds: float
+    target: str,
+    model: str,
+    requests: Sequence[Any],
+    version: Path,
+    rate: float,
+    seconds: float,
+    loads: int = 1,
 ) -> Report:
-    """Publishes a copy of a version a third into a load, and reports latencies around it.
+    """Publishes a copy of a version a third into each of some loads; reports latencies around it.
 
     Args:
         target: server that watches the folder of the version.
@@ -66,22 +73,37 @@ def swap_report(
         requests: what to send.
         version: folder of the version.
         rate: calls a second, at random moments.
-        seconds: of the load.
+        seconds: of one load.
+        loads: how many: a p99 of a few hundred calls varies by a quarter on its own.
     """
-    found = rehearse(Load(target, model, requests, seconds), rate, version)
-    swap = found["swap"]
+    load = Load(target, model, requests, seconds)
+    found = [rehearse(load, rate, version) for _ in range(loads)]
+    taken = [one["swap"]["served_at"] - one["swap"]["published_at"] for one in found]
     report = Report(
         f"A new version under {rate:.0f} requests a second",
-        ["calls", "number", "p50 ms", "p99 ms", "of p99 before"],
+        ["calls", "number", "p50 ms", "p99 ms", "of p99 before", "lowest", "highest"],
         notes=[
-            f"Published {swap['published_at']:.1f} s into the load, answering from "
-            f"{swap['served_at']:.1f} s on: during is between the two. "
-            f"{found['failed']} calls failed, {found['wrong']} scores were wrong."
+            f"Medians of {loads} loads of {seconds:g} s, each with a swap; ratios are taken within "
+            f"a load. During is from publishing until the new version answered, "
+            f"{statistics.median(taken):.1f} s. {sum(one['failed'] for one in found)} calls "
+            f"failed, {sum(one['wrong'] for one in found)} scores were wrong."
         ],
     )
-    steady = found["before"]["latency_ms"]["p99"]
     for part in ("before", "during", "after"):
-        ms = found[part]["latency_ms"]
-        ratio = ms["p99"] / steady if ms["p99"] and steady else None
-        report.rows.append([part, found[part]["calls"], ms["p50"], ms["p99"], ratio])
+        ms = [one[part]["latency_ms"] for one in found]
+        ratios = [
+            values["p99"] / one["before"]["latency_ms"]["p99"]
+            for one, values in zip(found, ms, strict=True)
+        ]
+        report.rows.append(
+            [
+                part,
+                int(statistics.median(one[part]["calls"] for one in found)),
+                statistics.median(values["p50"] for values in ms),
+                statistics.median(values["p99"] for values in ms),
+                statistics.median(ratios),
+                min(ratios),
+                max(ratios),
+            ]
+        )
     return report
