@@ -1,9 +1,9 @@
 #!/bin/sh
-# Builds the image of the embedded server without a daemon, and runs it the way production does:
+# Builds the images without a daemon, and runs the embedded server's the way production does:
 # read-only root, no capabilities, no root user. Needs root, and Debian's packages podman, buildah,
 # runc, debootstrap, uidmap, netavark and iptables.
 #
-#   docker/image.sh build                          # base image (once) and server image
+#   docker/image.sh build [serving|train]          # base image (once) and this one, by default serving
 #   docker/image.sh start MODEL_BASE NAME PORT     # e.g. models/dfn dfn 8500; HTTP is the next port
 #   docker/image.sh stop                           # SIGTERM; prints the server's exit code
 #
@@ -12,7 +12,6 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-IMAGE=${IMAGE:-localhost/tfrec-feedback-serving}
 BASE=localhost/debian-python:bookworm
 CONTAINER=${CONTAINER:-tfrec-feedback-serving}
 
@@ -46,7 +45,8 @@ build() {
   # shellcheck disable=SC2086 - EXTRA_BUILD is a list of words
   engine build --isolation chroot --network host --format docker --pull-never \
     --ulimit nofile=20000:20000 --ulimit nproc=16000:16000 ${EXTRA_BUILD:-} \
-    --build-arg BASE_IMAGE="$BASE_IMAGE" --file docker/serving.Dockerfile --tag "$IMAGE" .
+    --build-arg BASE_IMAGE="$BASE_IMAGE" --file "docker/$1.Dockerfile" \
+    --tag "${IMAGE:-localhost/tfrec-feedback-$1}" .
 }
 
 start() {
@@ -55,7 +55,8 @@ start() {
   engine run --detach --replace --name "$CONTAINER" --network host \
     --read-only --read-only-tmpfs=false --cap-drop all --security-opt no-new-privileges \
     --ulimit nofile=20000:20000 --ulimit nproc=16000:16000 \
-    --volume "$base:/models/$2:ro" "$IMAGE" --host 127.0.0.1 --port "$3" \
+    --volume "$base:/models/$2:ro" \
+    "${IMAGE:-localhost/tfrec-feedback-serving}" --host 127.0.0.1 --port "$3" \
     --http-host 127.0.0.1 --http-port "$(($3 + 1))" \
     --model-base-path "/models/$2" --model-name "$2"
 }
@@ -68,7 +69,11 @@ stop() {
 }
 
 case "${1:-}" in
-  build) build ;;
+  build)
+    case "${2:-serving}" in
+      serving | train) build "${2:-serving}" ;;
+      *) echo "usage: image.sh build [serving|train]" >&2; exit 2 ;;
+    esac ;;
   start) [ $# -eq 4 ] || { echo "usage: image.sh start MODEL_BASE NAME PORT" >&2; exit 2; }
     start "$2" "$3" "$4" ;;
   stop) stop ;;

@@ -1,4 +1,4 @@
-"""The image of the embedded server, built and run without a daemon: `pytest -m slow tests/deploy`.
+"""Both images, built and run without a daemon: `pytest -m slow tests/deploy`.
 
 Figures (size, seconds) are logged, see them with `--log-cli-level=INFO`. BASE_IMAGE and EXTRA_BUILD
 are those of `docker/image.sh`: where pip reaches its index through a configuration of the machine,
@@ -32,8 +32,8 @@ pytestmark = [
 ]
 
 
-def script(*arguments):
-    environment = {**os.environ, "IMAGE": f"localhost/{NAME}", "CONTAINER": NAME}
+def script(*arguments, image=f"localhost/{NAME}"):
+    environment = {**os.environ, "IMAGE": image, "CONTAINER": NAME}
     return subprocess.run(
         [ROOT / "docker" / "image.sh", *map(str, arguments)],
         env=environment,
@@ -61,14 +61,19 @@ def two_free_ports():
             return port
 
 
+def built(which, image):
+    """Builds an image; returns what podman knows of it."""
+    start = time.perf_counter()
+    script("build", which, image=image)
+    details = json.loads(podman("image", "inspect", image).stdout)[0]
+    seconds = time.perf_counter() - start
+    _LOG.info("%s image: %.2f GB in %.0f s", which, details["Size"] / 1e9, seconds)
+    return details
+
+
 @pytest.fixture(scope="module")
 def image():
-    start = time.perf_counter()
-    script("build")
-    details = json.loads(podman("image", "inspect", f"localhost/{NAME}").stdout)[0]
-    seconds = time.perf_counter() - start
-    _LOG.info("image: %.2f GB in %.0f s", details["Size"] / 1e9, seconds)
-    return details
+    return built("serving", f"localhost/{NAME}")
 
 
 @pytest.fixture(scope="module")
@@ -136,3 +141,19 @@ def test_it_drains_when_it_is_stopped(running):
     start = time.perf_counter()
     assert script("stop").strip() == "0"
     _LOG.info("stopped in %.1f s", time.perf_counter() - start)
+
+
+def test_the_training_image_prepares_trains_publishes_and_serves(tmp_path):
+    image = f"localhost/{NAME}-train"
+    details = built("train", image)
+    assert details["Config"]["User"] == "10001:10001"
+    tmp_path.chmod(0o777)
+    limits = ["--cap-drop", "all", "--security-opt", "no-new-privileges"]
+    # What podman asks for by default is more than a container may have.
+    limits += ["--ulimit", "nofile=20000:20000", "--ulimit", "nproc=16000:16000"]
+    job = ["--volume", f"{tmp_path}:/work", image, "pipelines.run", "--set", "train.epochs=1"]
+    done = podman("run", "--rm", "--network", "host", *limits, *job)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "score one request over gRPC" in done.stdout
+    (version,) = (tmp_path / "models" / "dfn").iterdir()
+    assert (version / "saved_model.pb").stat().st_uid == 10001
