@@ -154,15 +154,18 @@ def test_callers_take_turns_in_rounds_and_their_failures_are_raised():
         throughputs({"a": lambda: 1 / 0}, callers=2, seconds=0.1, rounds=1)
 
 
-def test_a_swap_is_reported_beside_the_steady_load(tmp_path):
+@pytest.mark.parametrize("loads", [1, 3])
+def test_a_swap_is_reported_beside_the_steady_load(tmp_path, loads):
     (tmp_path / "1").mkdir()
     with FakeServer(base=tmp_path, swap_delay=0.5) as server:
-        report = swap_report(server.target, "tiny", [REQUEST], tmp_path / "1", 40.0, 3.0, loads=3)
-    assert sorted(int(folder.name) for folder in tmp_path.iterdir()) == [1, 2, 3, 4]
+        report = swap_report(server.target, "tiny", [REQUEST], tmp_path / "1", 40.0, 3.0, loads)
+    assert len(list(tmp_path.iterdir())) == 1 + loads
     assert [row[0] for row in report.rows] == ["before", "during", "after"]
     assert all(row[1] > 0 for row in report.rows) and report.rows[0][4:] == [1.0, 1.0, 1.0]
-    for *_, middle, lowest, highest in report.rows:
+    for _, _, _, p99, middle, lowest, highest in report.rows:
         assert 0 < lowest <= middle <= highest
+        if loads == 1:
+            assert lowest == middle == highest == pytest.approx(p99 / report.rows[0][3])
     assert "0 calls failed, 0 scores were wrong" in report.notes[0]
 
 
