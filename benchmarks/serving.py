@@ -2,7 +2,8 @@
 
 The bare call is a callable of TensorFlow's C++ session, fed numpy arrays in this process; the
 server is the embedded one, in a process of its own on the same cores. gRPC includes encoding the
-request from Python lists, and decoding the scores.
+request from Python lists, and decoding the scores. The bare call runs on one core; so does a second
+server, to tell what the other cores give from what gRPC takes.
 """
 
 from __future__ import annotations
@@ -121,8 +122,8 @@ def measured(
     label = f"{candidates}, {len(histories)} x {length}"
     schema, request = synthetic_schema(length, histories), random_request(*size)
     lines = []
-    with served(version) as (target, client):
-        ways = ways_of(BareModel(version), client, target, schema, request)
+    with served(version) as (target, client), served(version, "--spread", "1") as (_, narrow):
+        ways = ways_of(BareModel(version), client, narrow, target, schema, request)
         latencies = _latencies(label, ways, repeats, *_sizes(schema, request))
         one = {name: ways[name] for name in ("bare call", "gRPC")}
         for callers in (1, 4):
@@ -170,7 +171,12 @@ def predict_message(batch: Mapping[str, np.ndarray], signature: str) -> Any:
 
 
 def ways_of(
-    bare: BareModel, client: FeedbackClient, target: str, schema: Schema, request: dict[str, Any]
+    bare: BareModel,
+    client: FeedbackClient,
+    narrow: FeedbackClient,
+    target: str,
+    schema: Schema,
+    request: dict[str, Any],
 ) -> dict[str, Callable[[], Any]]:
     """Returns the ways to the scores of one request."""
     batch = encode_requests(schema, [request])
@@ -185,6 +191,7 @@ def ways_of(
     return {
         "bare call": bare.call(_RANK, batch),
         "gRPC": lambda: client.rank_many([request]),
+        "gRPC, on one core": lambda: narrow.rank_many([request]),
         "bare call, one row a candidate": bare.call(_ROWS, rows),
         "gRPC, one row a candidate": rows_over_grpc,
     }
@@ -196,13 +203,13 @@ def _latencies(
     # Rows take many times longer, and would leave the caches to what follows them.
     names = list(ways)
     seconds: dict[str, list[float]] = {}
-    for pair, rounds in ((names[:2], repeats), (names[2:], max(1, repeats // 4))):
-        seconds |= interleaved_seconds({name: ways[name] for name in pair}, rounds, warmup=10)
+    for some, rounds in ((names[:3], repeats), (names[3:], max(1, repeats // 4))):
+        seconds |= interleaved_seconds({name: ways[name] for name in some}, rounds, warmup=10)
     bare = statistics.median(seconds["bare call"])
     lines = []
     for way, values in seconds.items():
         middle = statistics.median(values)
-        length = rows_size if "row" in way else size
+        length = rows_size if "one row" in way else size
         lines.append([label, way, 1e3 * middle, middle / bare, length if "gRPC" in way else "-"])
     return lines
 
@@ -215,10 +222,10 @@ def _sizes(schema: Schema, request: dict[str, Any]) -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def served(version: Path) -> Iterator[tuple[str, FeedbackClient]]:
+def served(version: Path, *flags: str) -> Iterator[tuple[str, FeedbackClient]]:
     """Runs the embedded server in a process of its own; yields its target, and a client."""
     with (
-        embedded_server(version.parent, _NAME) as target,
+        embedded_server(version.parent, _NAME, flags) as target,
         FeedbackClient(target, _NAME, timeout=_TIMEOUT) as client,
     ):
         yield target, client

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from serving import wire
+from serving.cores import usable_cores
 from serving.draining import CountingPool, Door
 from serving.http_port import HttpPort
 from serving.inference import Runner
@@ -79,7 +79,7 @@ class EmbeddedServer:
             raise
         self._health = health.HealthServicer()
         self._servicer = Servicer(self.manager, self._runner, self.metrics, self._log)
-        self._pool = CountingPool(settings.workers or 2 * (os.cpu_count() or 1))
+        self._pool = CountingPool(settings.workers or 2 * usable_cores())
         self._door = Door()
         self._server = self._grpc_server()
 

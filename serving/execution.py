@@ -1,15 +1,20 @@
-"""Runs signatures piece by piece, so that a deadline or a cancelled call ends a run early."""
+"""Runs signatures piece by piece, so that a deadline or a cancelled call ends a run early.
+
+A piece that ranks candidates is spread over the cores that no other run needs.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent import futures
 
 import numpy as np
 
 from serving.calls import Call
-from serving.chunks import join
+from serving.chunks import Piece, join
+from serving.cores import Cores, usable_cores
 from serving.loader import LoadedModel
 from serving.validation import InvalidRequest
 
@@ -21,10 +26,12 @@ class Limits:
     Attributes:
         chunk_rows: candidates that are run at once; more are run one piece after the other.
         max_candidates: candidates, counting padding, of a request.
+        spread: cores that a run may use while no other run needs them; 0: all; 1: never but one.
     """
 
     chunk_rows: int = 1024
     max_candidates: int = 100_000
+    spread: int = 0
 
 
 class Executor:
@@ -38,6 +45,10 @@ class Executor:
     def __init__(self, limits: Limits, observe: Callable[[str, str, float], None]):
         self._limits = limits
         self._observe = observe
+        cores = usable_cores()
+        self._most = min(cores, limits.spread or cores)
+        self._cores = Cores(cores)
+        self._helpers = futures.ThreadPoolExecutor(cores, thread_name_prefix="spread")
 
     def run(
         self, model: LoadedModel, name: str, inputs: Mapping[str, np.ndarray], call: Call, api: str
@@ -71,20 +82,54 @@ class Executor:
                 f"{self._limits.max_candidates} this server takes at once; send several calls."
             )
         pieces = plan.pieces(inputs, self._limits.chunk_rows)
+        if plan.candidates:
+            return self._run_candidates(model, name, inputs, call, api, pieces)
         if len(pieces) == 1:
-            # How long a row may take is not known as it is of a candidate: see `_run_rows`.
-            seconds = None if plan.candidates else call.seconds()
-            return self._timed(model, name, inputs, seconds, api)
-        if not plan.candidates:
-            return self._run_rows(model, name, inputs, call, api, [part for part, _ in pieces])
+            return self._timed(model, name, inputs, call.seconds(), api)
+        return self._run_rows(model, name, inputs, call, api, [part for part, _ in pieces])
+
+    def _run_candidates(
+        self,
+        model: LoadedModel,
+        name: str,
+        inputs: Mapping[str, np.ndarray],
+        call: Call,
+        api: str,
+        pieces: Sequence[Piece],
+    ) -> dict[str, np.ndarray]:
+        """Runs some candidates at a time, on idle cores beside each other.
+
+        No deadline stops a run from inside: how long one of so many candidates takes is known.
+        """
+        plan = model.plans[name]
         whole: dict[str, np.ndarray] = {}
-        for part, candidates in pieces:
-            call.check()
-            scores = self._timed(model, name, plan.cut(inputs, part, candidates), None, api)
-            for output, values in scores.items():
-                whole.setdefault(output, np.empty((rows, width), values.dtype))
-                whole[output][part, candidates] = values
+        for piece in pieces:
+            if len(pieces) > 1:
+                call.check()
+            with self._cores.taken(min(self._most, plan.most_parts(piece))) as cores:
+                parts = plan.parts(piece, cores)
+                if len(parts) == len(pieces) == 1:
+                    return self._timed(model, name, inputs, None, api)
+                cut = [plan.cut(inputs, *part) for part in parts]
+                found = self._beside(lambda some: self._timed(model, name, some, None, api), cut)
+            for part, scores in zip(parts, found, strict=True):
+                for output, values in scores.items():
+                    whole.setdefault(output, np.empty(plan.size(inputs), values.dtype))
+                    whole[output][part] = values
         return whole
+
+    def _beside(
+        self,
+        run: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]],
+        parts: Sequence[dict[str, np.ndarray]],
+    ) -> list[dict[str, np.ndarray]]:
+        """Runs parts beside each other, one of them on this thread."""
+        others = [self._helpers.submit(run, part) for part in parts[1:]]
+        try:
+            first = run(parts[0])
+        finally:
+            futures.wait(others)  # the model may be freed once this call has ended
+        return [first, *(other.result() for other in others)]
 
     def _run_rows(
         self,

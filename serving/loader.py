@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from tensorflow.core.protobuf import config_pb2
 
 from serving import wire
 from serving.chunks import ChunkPlan
+from serving.cores import usable_cores
 from serving.graph_import import load
 from serving.model_config import scan
 from serving.signatures import Signature
@@ -115,7 +115,7 @@ class LoadedModel:
         self.version = int(path.name)
         config = tf.compat.v1.ConfigProto(
             intra_op_parallelism_threads=threads.intra_op,
-            inter_op_parallelism_threads=threads.inter_op or os.cpu_count() or 1,
+            inter_op_parallelism_threads=threads.inter_op or usable_cores(),
         )
         self._session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
         try:

@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from serving.cores import usable_cores
 from serving.loadtest_load import Load, Payload, closed_loop, open_loop
 from serving.loadtest_samples import summary
 
@@ -143,12 +144,13 @@ def write_flags(path: Path, flags: Sequence[str]) -> None:
 
 def _knobs() -> dict[str, list[int]]:
     """Returns the flags that are swept, and the values that are tried."""
-    cores = os.cpu_count() or 1
+    cores = usable_cores()
     return {
         "--workers": sorted({1, cores, 2 * cores, 4 * cores}),
         "--tensorflow-inter-op": sorted({1, cores}),
         "--tensorflow-intra-op": sorted({1, cores}),
         "--chunk-rows": list(_CHUNKS),
+        "--spread": sorted({1, cores}),
     }
 
 

@@ -79,6 +79,14 @@ def main(  # noqa: PLR0913 - one for each option of the command
             min=1,
         ),
     ] = Limits.chunk_rows,
+    spread: Annotated[
+        int,
+        option(
+            "Cores that a run may use while no other run needs them; 0: all; 1: never but one.",
+            _LIMITS,
+            min=0,
+        ),
+    ] = Limits.spread,
     tensorflow_intra_op: Annotated[
         int, option("Threads for the parts of one operation.", _LIMITS, min=1)
     ] = Threads.intra_op,
@@ -135,7 +143,7 @@ def main(  # noqa: PLR0913 - one for each option of the command
         workers=workers,
         max_calls=max_concurrent_calls,
         max_message_bytes=max_message_bytes,
-        limits=Limits(chunk_rows, max_candidates),
+        limits=Limits(chunk_rows, max_candidates, spread),
         watching=Watching(poll_seconds, max_load_retries, load_retry_seconds),
         threads=Threads(tensorflow_intra_op, tensorflow_inter_op),
         tls=TlsFiles(tls_key, tls_cert, tls_client_ca) if tls_key and tls_cert else None,

@@ -120,7 +120,8 @@ def test_serving_answers_in_every_way():
     latency, throughput, _ = serving.run([size], **options)
     ways = {row[1]: row for row in latency.rows}
     assert list(ways) == [
-        *("bare call", "gRPC", "bare call, one row a candidate", "gRPC, one row a candidate")
+        *("bare call", "gRPC", "gRPC, on one core"),
+        *("bare call, one row a candidate", "gRPC, one row a candidate"),
     ]
     assert all(row[2] > 0 for row in latency.rows) and ways["bare call"][3] == 1.0
     assert 0 < ways["gRPC"][4] < ways["gRPC, one row a candidate"][4]
@@ -133,14 +134,17 @@ def test_the_bare_model_scores_as_the_server_does(tmp_path):
     size = (3, 2, ("click", "unclick", "dislike"))
     version = serving.published(tmp_path / "dfn", *size[1:], 4)
     schema, request = synthetic_schema(*size[1:]), serving.random_request(*size)
-    with serving.served(version) as (target, client):
-        ways = serving.ways_of(BareModel(version), client, target, schema, request)
+    with (
+        serving.served(version) as (target, client),
+        serving.served(version, "--spread", "1") as (_, narrow),
+    ):
+        ways = serving.ways_of(BareModel(version), client, narrow, target, schema, request)
         expected = ways["bare call"]()["ctr"]
-        found = ways["gRPC"]()[0]["ctr"]
+        found, found_narrow = (ways[way]()[0]["ctr"] for way in ("gRPC", "gRPC, on one core"))
         rows = from_proto(ways["gRPC, one row a candidate"]().outputs["ctr"])
         bare_rows = ways["bare call, one row a candidate"]()["ctr"]
     assert np.std(expected) > 0
-    for other in (found, rows, bare_rows):
+    for other in (found, found_narrow, rows, bare_rows):
         np.testing.assert_allclose(other, expected[0], rtol=1e-5, atol=1e-6)
 
 

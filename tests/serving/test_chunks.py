@@ -32,6 +32,25 @@ def test_pieces_hold_every_candidate_once_and_no_more_than_fit(rows, width, chun
     assert (seen == 1).all() and pieces
 
 
+@given(st.integers(0, 200), st.integers(0, 2000), st.integers(0, 3), st.integers(1, 64))
+def test_parts_hold_every_candidate_once_and_are_about_equal(rows, width, start, cores):
+    piece = (slice(start, start + rows), slice(512 * start, 512 * start + width))
+    most = RANK.most_parts(piece)
+    wanted = width // 240 if rows == 1 else min(rows // 16, rows * (8 + width) // 240)
+    assert most == max(1, wanted)
+    parts = RANK.parts(piece, min(most, cores))
+    assert len(parts) == min(most, cores)
+    seen = np.zeros((start + rows, 512 * start + width), int)
+    for part in parts:
+        seen[part] += 1
+    assert (seen[piece] == 1).all() and seen.sum() == rows * width
+    cut = 1 if rows == 1 else 0
+    # Every part begins a multiple of 16 after the piece does.
+    assert all((part[cut].start - piece[cut].start) % 16 == 0 for part in parts)
+    sizes = [part[cut].stop - part[cut].start for part in parts]
+    assert max(sizes) - min(sizes) < 32
+
+
 def test_what_fits_is_one_piece():
     assert RANK.pieces(batch(1, 1024), 1024) == [(slice(0, 1), slice(0, 1024))]
     assert len(RANK.pieces(batch(1, 1025), 1024)) == 2

@@ -252,7 +252,7 @@ def test_the_best_setting_is_the_fastest_within_the_target(monkeypatch, tmp_path
         "serving.loadtest_tune._server_flags",
         lambda: {"--workers", "--chunk-rows", "--tensorflow-inter-op"},
     )
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("serving.loadtest_tune.usable_cores", lambda: 2)
     tuning = Tuning(tmp_path, "tiny", [REQUEST], p99_ms=10.0)
     found = tune(tuning)
     # Two inter-op threads gain 5 of 150: that is noise, and the flag is left out.
