@@ -8,11 +8,14 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from rich.table import Table
+
+Result = TypeVar("Result")
 
 
 @dataclasses.dataclass
@@ -68,15 +71,24 @@ def interleaved_seconds(
     for call in variants.values():
         for _ in range(warmup):
             call()
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    return in_turn({name: partial(_seconds, call) for name, call in variants.items()}, repeats)
+
+
+def in_turn(variants: Mapping[str, Callable[[], Result]], rounds: int) -> dict[str, list[Result]]:
+    """Calls each variant once a round, in an order that turns round, and returns what they gave."""
+    found: dict[str, list[Result]] = {name: [] for name in variants}
     order = list(variants)
-    for _ in range(repeats):
+    for _ in range(rounds):
         for name in order:
-            start = time.perf_counter()
-            variants[name]()
-            seconds[name].append(time.perf_counter() - start)
+            found[name].append(variants[name]())
         order.reverse()
-    return seconds
+    return found
+
+
+def _seconds(call: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
 
 
 def interleaved_medians(

@@ -24,11 +24,14 @@ import numpy as np
 from benchmarks.measure import Report, interleaved_seconds
 from benchmarks.serving_bare import BareModel
 from benchmarks.serving_load import swap_report, throughputs
+from benchmarks.serving_spread import spread_lines, spread_report
 from benchmarks.serving_start import start_report
 from benchmarks.workload import synthetic_request, synthetic_schema
 from serving import wire
 from serving.channel import Channel
+from serving.chunks import LEAST_PART
 from serving.client import FeedbackClient
+from serving.loadtest_load import Load
 from serving.loadtest_tune import embedded_server
 from serving.tensors import to_proto
 from tfrec_feedback.export import publish
@@ -59,6 +62,7 @@ def run(
     rounds: int = 5,
     swap_seconds: float = 30.0,
     swaps: int = 5,
+    spread_seconds: float = 5.0,
 ) -> list[Report]:
     """Publishes DFN with random weights and asks it for scores in every way.
 
@@ -70,6 +74,7 @@ def run(
         rounds: of the throughput.
         swap_seconds: of a load that a version is swapped under, at the first size; 0: none.
         swaps: such loads.
+        spread_seconds: of a load at random moments; 0: none.
     """
     latency = Report(
         f"DFN, d = {embedding_dim}: one request at a time",
@@ -84,6 +89,7 @@ def run(
             f"{os.cpu_count()} cores.",
         ],
     )
+    spread = spread_report(rounds, spread_seconds)
     swap: list[Report] = []
     for index, size in enumerate(sizes):
         with tempfile.TemporaryDirectory() as base:
@@ -91,10 +97,13 @@ def run(
             found = alone(measured, version, size, repeats, seconds, rounds)
             latency.rows += found[0]
             throughput.rows += found[1]
+            if spread_seconds and size[0] >= 2 * LEAST_PART:
+                rate = throughput.rows[-1][3]
+                spread.rows += alone(spreading, version, size, rate, spread_seconds, rounds)
             if index == 0 and swap_seconds:
                 rate = 0.2 * throughput.rows[-1][3]
                 swap = [alone(swapped, version, size, rate, swap_seconds, swaps)]
-    return [latency, throughput, *swap, start_report()]
+    return [latency, throughput, *([spread] if spread.rows else []), *swap, start_report()]
 
 
 def alone(function: Callable[..., Result], *arguments: Any) -> Result:
@@ -119,7 +128,7 @@ def measured(
 ) -> tuple[list[list[Any]], list[list[Any]]]:
     """Returns the rows of latency and of throughput of a version."""
     candidates, length, histories = size
-    label = f"{candidates}, {len(histories)} x {length}"
+    label = _label(size)
     schema, request = synthetic_schema(length, histories), random_request(*size)
     lines = []
     with served(version) as (target, client), served(version, "--spread", "1") as (_, narrow):
@@ -134,10 +143,25 @@ def measured(
     return latencies, lines
 
 
+def spreading(
+    version: Path, size: Size, throughput: float, seconds: float, rounds: int
+) -> list[list[Any]]:
+    """Returns what idle cores give a request of many candidates."""
+    with served(version, "--spread", "1") as (one, _), served(version) as (every, _):
+        targets = {"one": one, "idle ones too": every}
+        request = [random_request(*size)]
+        loads = {name: Load(target, _NAME, request, seconds) for name, target in targets.items()}
+        return spread_lines(_label(size), loads, throughput, rounds)
+
+
 def swapped(version: Path, size: Size, rate: float, seconds: float, swaps: int) -> Report:
     """Returns what a new version costs those who are being served."""
     with served(version) as (target, _):
         return swap_report(target, _NAME, [random_request(*size)], version, rate, seconds, swaps)
+
+
+def _label(size: Size) -> str:
+    return f"{size[0]}, {len(size[2])} x {size[1]}"
 
 
 def random_request(candidates: int, length: int, histories: Sequence[str]) -> dict[str, Any]:

@@ -6,10 +6,11 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import Report
+from benchmarks.measure import Report, in_turn
 from serving.loadtest_load import Load
 from serving.loadtest_swap import rehearse
 
@@ -25,13 +26,8 @@ def throughputs(
         seconds: of one round of one way.
         rounds: of each way.
     """
-    found: dict[str, list[float]] = {name: [] for name in calls}
-    order = list(calls)
-    for _ in range(rounds):
-        for name in order:
-            found[name].append(_rate(calls[name], callers, seconds))
-        order.reverse()
-    return found
+    rates = {name: partial(_rate, call, callers, seconds) for name, call in calls.items()}
+    return in_turn(rates, rounds)
 
 
 def _rate(call: Callable[[], Any], callers: int, seconds: float) -> float:

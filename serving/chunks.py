@@ -26,7 +26,9 @@ RECORD_WEIGHT = 64
 Piece = tuple[slice, slice]
 """Rows and candidates of a request that are run at once."""
 
-_LEAST_PART = 240  # candidates; halves of 200 made random calls wait longer, halves of 500 shorter
+LEAST_PART = 240
+"""Candidates of a part. Halves of 200 made calls at random moments wait longer, of 500 shorter."""
+
 # Parts begin where a vector instruction does: their scores are those of the piece to the last bit.
 _GRAIN = 16
 _RECORD_BYTES = 1 << 20  # of the records that are run at once
@@ -116,8 +118,8 @@ class ChunkPlan:
         """Returns how many parts a piece that ranks candidates is worth cutting into."""
         rows, candidates = (part.stop - part.start for part in piece)
         if rows == 1:
-            return max(1, candidates // _LEAST_PART)
-        return max(1, min(rows // _GRAIN, rows * (self.weight + candidates) // _LEAST_PART))
+            return max(1, candidates // LEAST_PART)
+        return max(1, min(rows // _GRAIN, rows * (self.weight + candidates) // LEAST_PART))
 
     def parts(self, piece: Piece, count: int) -> list[Piece]:
         """Cuts a piece that ranks candidates into parts of about equal size.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,12 +62,9 @@ class EmbeddedServer:
         self._credentials = credentials(settings.tls) if settings.tls else None
         self._draining = False
         self._http: HttpPort | None = None
-        self._runner = Runner(
-            settings.limits,
-            lambda model, api, seconds: self.metrics.runtime.add(
-                model, api, "TF1", seconds=seconds
-            ),
-        )
+        self._runner = Runner(settings.limits, self._observe)
+        # Warming up leaves idle cores to calls, and its threads have the lowest priority.
+        self._warming = Runner(dataclasses.replace(settings.limits, spread=1), self._observe)
         self.manager = ModelManager(models, self._load, settings.watching)
         self._log: RequestLog | None = None
         try:
@@ -159,6 +157,9 @@ class EmbeddedServer:
     def __exit__(self, *exc_info: object) -> None:
         self.stop()
 
+    def _observe(self, model: str, api: str, seconds: float) -> None:
+        self.metrics.runtime.add(model, api, "TF1", seconds=seconds)
+
     def _grpc_server(self) -> grpc.Server:
         settings = self._settings
         options = [
@@ -186,7 +187,7 @@ class EmbeddedServer:
             raise
         start, status = time.perf_counter(), "OK"
         try:
-            warm_up(model, path, self._runner)
+            warm_up(model, path, self._warming)
         except ModelError:
             status = "FAILED"
             model.close()

@@ -13,10 +13,15 @@ from concurrent import futures
 import numpy as np
 
 from serving.calls import Call
-from serving.chunks import Piece, join
+from serving.chunks import ChunkPlan, Piece, join
 from serving.cores import Cores, usable_cores
 from serving.loader import LoadedModel
 from serving.validation import InvalidRequest
+
+Inputs = Mapping[str, np.ndarray]
+Scores = dict[str, np.ndarray]
+Graph = Callable[[Inputs, float | None], Scores]
+"""Runs a signature on its inputs, for so many seconds at most."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,9 +55,7 @@ class Executor:
         self._cores = Cores(cores)
         self._helpers = futures.ThreadPoolExecutor(cores, thread_name_prefix="spread")
 
-    def run(
-        self, model: LoadedModel, name: str, inputs: Mapping[str, np.ndarray], call: Call, api: str
-    ) -> dict[str, np.ndarray]:
+    def run(self, model: LoadedModel, name: str, inputs: Inputs, call: Call, api: str) -> Scores:
         """Runs a signature, in pieces where it can be cut.
 
         Args:
@@ -71,8 +74,17 @@ class Executor:
             tf.errors.OpError: when the graph refuses the values, or takes too long.
         """
         plan = model.plans.get(name)
+
+        def graph(some: Inputs, seconds: float | None) -> Scores:
+            start = time.perf_counter()
+            try:
+                return model.run(name, some, seconds)
+            finally:
+                self._observe(model.name, api, time.perf_counter() - start)
+
         if plan is None:
-            return self._timed(model, name, inputs, call.seconds(), api)
+            with self._cores.taken(1):
+                return graph(inputs, call.seconds())
         rows, width = plan.size(inputs)
         # Requests without candidates count too: each has a user whose side is computed.
         size = rows * max(1, width)
@@ -83,81 +95,49 @@ class Executor:
             )
         pieces = plan.pieces(inputs, self._limits.chunk_rows)
         if plan.candidates:
-            return self._run_candidates(model, name, inputs, call, api, pieces)
-        if len(pieces) == 1:
-            return self._timed(model, name, inputs, call.seconds(), api)
-        return self._run_rows(model, name, inputs, call, api, [part for part, _ in pieces])
+            return self._run_candidates(graph, plan, inputs, call, pieces)
+        with self._cores.taken(1):
+            return self._run_rows(graph, plan, inputs, call, pieces)
 
     def _run_candidates(
-        self,
-        model: LoadedModel,
-        name: str,
-        inputs: Mapping[str, np.ndarray],
-        call: Call,
-        api: str,
-        pieces: Sequence[Piece],
-    ) -> dict[str, np.ndarray]:
+        self, graph: Graph, plan: ChunkPlan, inputs: Inputs, call: Call, pieces: Sequence[Piece]
+    ) -> Scores:
         """Runs some candidates at a time, on idle cores beside each other.
 
         No deadline stops a run from inside: how long one of so many candidates takes is known.
         """
-        plan = model.plans[name]
-        whole: dict[str, np.ndarray] = {}
+        whole: Scores = {}
         for piece in pieces:
             if len(pieces) > 1:
                 call.check()
             with self._cores.taken(min(self._most, plan.most_parts(piece))) as cores:
                 parts = plan.parts(piece, cores)
                 if len(parts) == len(pieces) == 1:
-                    return self._timed(model, name, inputs, None, api)
-                cut = [plan.cut(inputs, *part) for part in parts]
-                found = self._beside(lambda some: self._timed(model, name, some, None, api), cut)
+                    return graph(inputs, None)
+                found = self._beside(graph, [plan.cut(inputs, *part) for part in parts])
             for part, scores in zip(parts, found, strict=True):
                 for output, values in scores.items():
                     whole.setdefault(output, np.empty(plan.size(inputs), values.dtype))
                     whole[output][part] = values
         return whole
 
-    def _beside(
-        self,
-        run: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]],
-        parts: Sequence[dict[str, np.ndarray]],
-    ) -> list[dict[str, np.ndarray]]:
+    def _beside(self, graph: Graph, parts: Sequence[Inputs]) -> list[Scores]:
         """Runs parts beside each other, one of them on this thread."""
-        others = [self._helpers.submit(run, part) for part in parts[1:]]
+        others = [self._helpers.submit(graph, part, None) for part in parts[1:]]
         try:
-            first = run(parts[0])
+            first = graph(parts[0], None)
         finally:
             futures.wait(others)  # the model may be freed once this call has ended
         return [first, *(other.result() for other in others)]
 
     def _run_rows(
-        self,
-        model: LoadedModel,
-        name: str,
-        inputs: Mapping[str, np.ndarray],
-        call: Call,
-        api: str,
-        parts: Sequence[slice],
-    ) -> dict[str, np.ndarray]:
+        self, graph: Graph, plan: ChunkPlan, inputs: Inputs, call: Call, pieces: Sequence[Piece]
+    ) -> Scores:
         """Runs some rows at a time; a deadline stops each run from inside, too."""
-        plan, found = model.plans[name], []
-        for part in parts:
+        if len(pieces) == 1:
+            return graph(inputs, call.seconds())
+        found = []
+        for piece in pieces:
             call.check()
-            cut = plan.cut(inputs, part, slice(0, 1))
-            found.append(self._timed(model, name, cut, call.seconds(), api))
+            found.append(graph(plan.cut(inputs, *piece), call.seconds()))
         return {output: join([scores[output] for scores in found]) for output in found[0]}
-
-    def _timed(
-        self,
-        model: LoadedModel,
-        name: str,
-        inputs: Mapping[str, np.ndarray],
-        seconds: float | None,
-        api: str,
-    ) -> dict[str, np.ndarray]:
-        start = time.perf_counter()
-        try:
-            return model.run(name, inputs, seconds)
-        finally:
-            self._observe(model.name, api, time.perf_counter() - start)

@@ -19,7 +19,7 @@ from benchmarks import (
     speed,
 )
 from benchmarks.dfn_training import check_equal, encoded_batch
-from benchmarks.measure import Report, interleaved_medians, paired_ratios, readable
+from benchmarks.measure import Report, in_turn, interleaved_medians, paired_ratios, readable
 from benchmarks.naive import naive_copy, one_candidate_a_row
 from benchmarks.serving_bare import BareModel
 from benchmarks.serving_load import swap_report, throughputs
@@ -146,6 +146,23 @@ def test_the_bare_model_scores_as_the_server_does(tmp_path):
     assert np.std(expected) > 0
     for other in (found, found_narrow, rows, bare_rows):
         np.testing.assert_allclose(other, expected[0], rtol=1e-5, atol=1e-6)
+
+
+def test_cores_are_compared_at_random_moments(tmp_path):
+    size = (3, 2, ("click", "unclick", "dislike"))
+    version = serving.published(tmp_path / "dfn", *size[1:], 4)
+    lines = serving.spreading(version, size, throughput=80.0, seconds=0.5, rounds=2)
+    assert [line[:3] for line in lines] == [
+        ["3, 3 x 2", rate, cores] for rate in (20.0, 40.0) for cores in ("one", "idle ones too")
+    ]
+    assert all(line[4] >= line[3] > 0 for line in lines)
+    assert [line[5:] == [1.0, 1.0] for line in lines] == [True, False, True, False]
+
+
+def test_variants_take_turns_and_the_order_turns_round():
+    seen = []
+    found = in_turn({"a": lambda: seen.append("a") or 1, "b": lambda: seen.append("b") or 2}, 3)
+    assert ("".join(seen), found) == ("abbaab", {"a": [1, 1, 1], "b": [2, 2, 2]})
 
 
 def test_callers_take_turns_in_rounds_and_their_failures_are_raised():

@@ -87,6 +87,22 @@ def test_a_run_alone_spreads_over_all_cores(cores, rows, width, runs, monkeypatc
     assert model.runs[0][1] is threading.current_thread() or len(runs) > 1
 
 
+def test_runs_that_are_no_ranking_take_a_core_too(monkeypatch):
+    run, _ = executor(monkeypatch)
+    slow, quick, inputs = Model(), Model(), batch(1, 500)
+    slow.plans = {}
+    slow.held = threading.Event()
+    thread = threading.Thread(target=run.run, args=(slow, "any", inputs, UNBOUNDED, "Predict"))
+    thread.start()
+    try:
+        assert slow.started.acquire(timeout=LONGEST)
+        check(run.run(quick, "rank", inputs, UNBOUNDED, "Predict"), inputs)
+        assert quick.shapes() == [(1, 500)]
+    finally:
+        slow.held.set()
+        thread.join()
+
+
 def test_spread_bounds_the_cores_of_a_run(monkeypatch):
     for spread, parts in ((0, 4), (1, 1), (2, 2), (3, 3), (9, 4)):
         model, inputs = Model(), batch(1, 1000)

@@ -93,6 +93,28 @@ def test_a_file_of_the_log_warms_up_the_next_version(recorded, templates, tmp_pa
         assert server.metrics.warmups.count(str(version), "OK") == 1
 
 
+def write_warm_up(version, requests):
+    with tf.io.TFRecordWriter(str(version / WARMUP_FILE)) as writer:
+        for request in requests:
+            log = server_wire.PredictionLog()
+            if request is not None:
+                log.predict_log.request.CopyFrom(request)
+            writer.write(log.SerializeToString())
+
+
+def test_warming_up_leaves_idle_cores_to_calls(templates, tmp_path, monkeypatch):
+    monkeypatch.setattr("serving.execution.usable_cores", lambda: 2)
+    large = rank_request(list(range(600)))
+    version = publish(templates[1], tmp_path / "scaled", 1)
+    (version / WARMUP_FILE).parent.mkdir()
+    write_warm_up(version, [large])
+    with FeedbackServer(tmp_path / "scaled", "scaled", settings=PATIENT) as server:
+        assert server.metrics.runtime.count("scaled", "Predict", "TF1") == 1
+        with connected(server) as caller:
+            caller(wire.PREDICT, large)
+        assert server.metrics.runtime.count("scaled", "Predict", "TF1") == 3
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
@@ -111,12 +133,7 @@ def test_a_warm_up_that_fails_fails_the_version(templates, tmp_path, content, ex
     if isinstance(content, bytes):
         (bad / WARMUP_FILE).write_bytes(content)
     else:
-        with tf.io.TFRecordWriter(str(bad / WARMUP_FILE)) as writer:
-            for request in content:
-                log = server_wire.PredictionLog()
-                if request is not None:
-                    log.predict_log.request.CopyFrom(request)
-                writer.write(log.SerializeToString())
+        write_warm_up(bad, content)
     with pytest.raises(ModelError, match=expected):
         warm_up(LoadedModel("scaled", bad), bad, Runner())
     bad.rename(base / "2")
