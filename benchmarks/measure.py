@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 import resource
 import statistics
 import sys
@@ -58,7 +59,9 @@ def interleaved_seconds(
 ) -> dict[str, list[float]]:
     """Times variants in turn, so that whatever else the machine does hits all of them alike.
 
-    The order is reversed every round: what runs first finds other caches than what runs last.
+    The order is drawn anew every round: what runs finds the caches as the one before has left them,
+    warm where that was itself. (Turned round instead, all but the middle one of three would run
+    twice in a row.)
 
     Args:
         variants: what to time; each call must wait for its result.
@@ -75,13 +78,13 @@ def interleaved_seconds(
 
 
 def in_turn(variants: Mapping[str, Callable[[], Result]], rounds: int) -> dict[str, list[Result]]:
-    """Calls each variant once a round, in an order that turns round, and returns what they gave."""
+    """Calls each variant once a round, in an order drawn anew, and returns what they gave."""
     found: dict[str, list[Result]] = {name: [] for name in variants}
-    order = list(variants)
+    order, rng = list(variants), random.Random(0)
     for _ in range(rounds):
+        rng.shuffle(order)
         for name in order:
             found[name].append(variants[name]())
-        order.reverse()
     return found
 
 

@@ -1,8 +1,10 @@
 """Every benchmark runs on a tiny size, and the naive DFN is the same model as the shared one."""
 
+import itertools
 import json
 import sys
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -159,10 +161,17 @@ def test_cores_are_compared_at_random_moments(tmp_path):
     assert [line[5:] == [1.0, 1.0] for line in lines] == [True, False, True, False]
 
 
-def test_variants_take_turns_and_the_order_turns_round():
+def test_variants_take_turns_and_none_is_favoured_by_the_order():
     seen = []
-    found = in_turn({"a": lambda: seen.append("a") or 1, "b": lambda: seen.append("b") or 2}, 3)
-    assert ("".join(seen), found) == ("abbaab", {"a": [1, 1, 1], "b": [2, 2, 2]})
+    found = in_turn({name: partial(seen.append, name) for name in "abc"}, 600)
+    assert found == {name: [None] * 600 for name in "abc"}
+    rounds = [seen[start : start + 3] for start in range(0, 1800, 3)]
+    assert all(sorted(one) == ["a", "b", "c"] for one in rounds)
+    repeats = {name: 0 for name in "abc"}
+    for before, after in itertools.pairwise(seen):
+        repeats[before] += before == after
+    # The last of a round is the first of the next one in a ninth of the rounds.
+    assert all(45 < count < 90 for count in repeats.values())
 
 
 def test_callers_take_turns_in_rounds_and_their_failures_are_raised():
@@ -207,11 +216,12 @@ def test_rows_repeat_the_user_and_not_the_candidates():
     assert rows["click_item_id"].tolist() == 3 * [request["histories"]["click"]["item_id"]]
 
 
-def test_variants_are_timed_in_turn_and_the_order_alternates():
+def test_variants_are_timed_as_often_as_asked_after_warming_up():
     calls = []
-    names = {name: (lambda name=name: calls.append(name)) for name in "ab"}
-    interleaved_medians(names, repeats=3, warmup=0)
-    assert "".join(calls) == "abbaab"
+    names = {name: partial(calls.append, name) for name in "ab"}
+    interleaved_medians(names, repeats=3, warmup=2)
+    assert calls[:4] == ["a", "a", "b", "b"]
+    assert sorted(calls[4:]) == ["a", "a", "a", "b", "b", "b"]
 
 
 def test_a_gain_is_the_median_of_the_rounds_own_ratios():
