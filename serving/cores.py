@@ -30,9 +30,9 @@ def usable_cores(cgroups: Path = _CGROUPS) -> int:
 
 def _limit(cgroups: Path) -> float:
     """Returns the CPU limit, in cores; infinity where there is none."""
-    second = cgroups / "cpu.max"  # "QUOTA PERIOD"; QUOTA may be "max"
-    first = [cgroups / "cpu" / name for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us")]
-    for files in ([second], first):
+    version_2 = [cgroups / "cpu.max"]  # "QUOTA PERIOD"; QUOTA may be "max"
+    version_1 = [cgroups / "cpu" / name for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us")]
+    for files in (version_2, version_1):
         try:
             quota, period = map(float, " ".join(file.read_text() for file in files).split())
         except (OSError, ValueError):
