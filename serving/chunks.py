@@ -27,7 +27,7 @@ Piece = tuple[slice, slice]
 """Rows and candidates of a request that are run at once."""
 
 LEAST_PART = 240
-"""Candidates of a part. Halves of 200 made calls at random moments wait longer, of 500 shorter."""
+"""Candidates of a part. With halves of 200, calls that came at random moments waited longer."""
 
 # Parts begin where a vector instruction does: their scores are those of the piece to the last bit.
 _GRAIN = 16
