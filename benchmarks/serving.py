@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,6 +31,7 @@ from serving import wire
 from serving.channel import Channel
 from serving.chunks import LEAST_PART
 from serving.client import FeedbackClient
+from serving.cores import usable_cores
 from serving.loadtest_load import Load
 from serving.loadtest_tune import embedded_server
 from serving.tensors import to_proto
@@ -86,7 +87,7 @@ def run(
         ["candidates, histories", "callers", "bare call", "gRPC", "of bare call"],
         notes=[
             f"Median of {rounds} rounds in turn of {seconds:g} s. Callers, client and server share",
-            f"{os.cpu_count()} cores.",
+            f"{usable_cores()} cores.",
         ],
     )
     spread = spread_report(rounds, spread_seconds)
@@ -132,7 +133,8 @@ def measured(
     schema, request = synthetic_schema(length, histories), random_request(*size)
     lines = []
     with served(version) as (target, client), served(version, "--spread", "1") as (_, narrow):
-        ways = ways_of(BareModel(version), client, narrow, target, schema, request)
+        clients = {"gRPC": client, "gRPC, on one core": narrow}
+        ways = ways_of(BareModel(version), clients, target, schema, request)
         latencies = _latencies(label, ways, repeats, *_sizes(schema, request))
         one = {name: ways[name] for name in ("bare call", "gRPC")}
         for callers in (1, 4):
@@ -196,13 +198,20 @@ def predict_message(batch: Mapping[str, np.ndarray], signature: str) -> Any:
 
 def ways_of(
     bare: BareModel,
-    client: FeedbackClient,
-    narrow: FeedbackClient,
+    clients: Mapping[str, FeedbackClient],
     target: str,
     schema: Schema,
     request: dict[str, Any],
 ) -> dict[str, Callable[[], Any]]:
-    """Returns the ways to the scores of one request."""
+    """Returns the ways to the scores of one request.
+
+    Args:
+        bare: the model without a server.
+        clients: of servers, by way.
+        target: server that is asked for rows.
+        schema: of the model.
+        request: one request.
+    """
     batch = encode_requests(schema, [request])
     rows = rows_of(schema, batch)
     channel = Channel(target)
@@ -214,8 +223,7 @@ def ways_of(
 
     return {
         "bare call": bare.call(_RANK, batch),
-        "gRPC": lambda: client.rank_many([request]),
-        "gRPC, on one core": lambda: narrow.rank_many([request]),
+        **{way: partial(client.rank_many, [request]) for way, client in clients.items()},
         "bare call, one row a candidate": bare.call(_ROWS, rows),
         "gRPC, one row a candidate": rows_over_grpc,
     }
@@ -225,10 +233,10 @@ def _latencies(
     label: str, ways: Mapping[str, Callable[[], Any]], repeats: int, size: int, rows_size: int
 ) -> list[list[Any]]:
     # Rows take many times longer, and would leave the caches to what follows them.
-    names = list(ways)
     seconds: dict[str, list[float]] = {}
-    for some, rounds in ((names[:3], repeats), (names[3:], max(1, repeats // 4))):
-        seconds |= interleaved_seconds({name: ways[name] for name in some}, rounds, warmup=10)
+    for rows, rounds in ((False, repeats), (True, max(1, repeats // 4))):
+        some = {way: call for way, call in ways.items() if ("one row" in way) == rows}
+        seconds |= interleaved_seconds(some, rounds, warmup=10)
     bare = statistics.median(seconds["bare call"])
     lines = []
     for way, values in seconds.items():

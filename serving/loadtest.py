@@ -22,7 +22,6 @@ import argparse
 import ipaddress
 import itertools
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +30,7 @@ from typing import Any
 from serving.client import FeedbackClient, ServingError
 from serving.client_command import INTERRUPTED, SERVER_FAILED, WRONG_INPUT, add_tls_options, tls_of
 from serving.client_requests import text_table
+from serving.cores import usable_cores
 from serving.loadtest_load import MOST_SECONDS, Load, closed_loop, open_loop
 from serving.loadtest_report import html_report, rows_of
 from serving.loadtest_requests import read_payloads, resized
@@ -134,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
 def _report(options: argparse.Namespace) -> dict[str, Any]:
     report: dict[str, Any] = {"title": f"Load test of {options.model}", "runs": []}
     report["notes"] = [
-        f"Client and, on a loopback address, server share {os.cpu_count()} cores. Latencies are "
+        f"Client and, on a loopback address, server share {usable_cores()} cores. Latencies are "
         "the client's, encoding included.",
         "A percentile of few calls is the largest of them: p99.9 needs a thousand.",
     ]

@@ -140,9 +140,10 @@ def test_the_bare_model_scores_as_the_server_does(tmp_path):
         serving.served(version) as (target, client),
         serving.served(version, "--spread", "1") as (_, narrow),
     ):
-        ways = serving.ways_of(BareModel(version), client, narrow, target, schema, request)
+        clients = {"gRPC": client, "narrow": narrow}
+        ways = serving.ways_of(BareModel(version), clients, target, schema, request)
         expected = ways["bare call"]()["ctr"]
-        found, found_narrow = (ways[way]()[0]["ctr"] for way in ("gRPC", "gRPC, on one core"))
+        found, found_narrow = (ways[way]()[0]["ctr"] for way in ("gRPC", "narrow"))
         rows = from_proto(ways["gRPC, one row a candidate"]().outputs["ctr"])
         bare_rows = ways["bare call, one row a candidate"]()["ctr"]
     assert np.std(expected) > 0
