@@ -23,6 +23,7 @@ from serving.request_log import RequestLog
 from serving.served_page import ServedPage
 from serving.servicer import Servicer
 from serving.settings import Settings
+from serving.steps import Steps
 from serving.tls import credentials
 from serving.warmup import warm_up
 
@@ -178,16 +179,16 @@ class EmbeddedServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         return server
 
-    def _load(self, name: str, path: Path) -> LoadedModel:
+    def _load(self, name: str, path: Path, steps: Steps) -> LoadedModel:
         """Loads and warms up a version; counts both."""
         try:
-            model = LoadedModel(name, path, self._settings.threads)
+            model = LoadedModel(name, path, self._settings.threads, steps)
         except ModelError:
             self.metrics.loads.add(str(path), "fail")
             raise
         start, status = time.perf_counter(), "OK"
         try:
-            warm_up(model, path, self._warming)
+            warm_up(model, path, self._warming, steps)
         except ModelError:
             status = "FAILED"
             model.close()

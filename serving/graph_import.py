@@ -8,23 +8,27 @@ and functions are imported one by one.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
+from serving.steps import Steps
+
 _MAIN_OP, _INIT_SIGNATURE = "saved_model_main_op", "__saved_model_init_op"
 _CALLS = {"PartitionedCall", "StatefulPartitionedCall"}
 _OPEN_SHAPES = "_disable_call_shape_inference"
 
 
-def load(session: tf.compat.v1.Session, path: Path) -> Any:
+def load(session: tf.compat.v1.Session, path: Path, steps: Steps) -> Any:
     """Loads the graph to serve, its variables and its tables into an empty session.
 
     Args:
         session: of an empty graph.
         path: folder of a SavedModel.
+        steps: runs what takes long.
 
     Returns:
         The `MetaGraphDef`, without its graph.
@@ -37,7 +41,7 @@ def load(session: tf.compat.v1.Session, path: Path) -> Any:
         if meta_graph is None:
             load_whole = tf.compat.v1.saved_model.loader.load
             return load_whole(session, [tf.saved_model.SERVING], str(path))
-        import_in_steps(meta_graph.graph_def)
+        import_in_steps(meta_graph.graph_def, steps)
         meta_graph.ClearField("graph_def")
         assets = {
             asset.tensor_info.name: str(path / "assets" / asset.filename)
@@ -46,8 +50,10 @@ def load(session: tf.compat.v1.Session, path: Path) -> Any:
         saver = meta_graph.saver_def
         if saver.restore_op_name:
             variables = str(path / "variables" / "variables")
-            session.run(saver.restore_op_name, {saver.filename_tensor_name: variables})
-        session.run(meta_graph.signature_def[_INIT_SIGNATURE].outputs[_INIT_SIGNATURE].name, assets)
+            feed = {saver.filename_tensor_name: variables}
+            steps.run(partial(session.run, saver.restore_op_name, feed))
+        init = meta_graph.signature_def[_INIT_SIGNATURE].outputs[_INIT_SIGNATURE].name
+        steps.run(partial(session.run, init, assets))
     return meta_graph
 
 
@@ -64,15 +70,17 @@ def _read(path: Path) -> Any:
     return None
 
 
-def import_in_steps(graph_def: Any) -> None:
+def import_in_steps(graph_def: Any, steps: Steps = Steps()) -> None:
     """Imports a graph into the current one: each function alone, then all nodes.
 
     Args:
         graph_def: a graph without gradients of functions; its nodes are changed.
+        steps: pauses between two of them.
     """
     for function in graph_def.library.function:
         part = tf.compat.v1.GraphDef(versions=graph_def.versions, library={"function": [function]})
         tf.graph_util.import_graph_def(part, name="")
+        steps.pause()
     graph_def.ClearField("library")
     for node in graph_def.node:
         if node.op in _CALLS:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent import futures
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +17,10 @@ from serving.calls import Rejected
 from serving.loader import LoadedModel, ModelError, check_complete
 from serving.model_config import ModelConfig
 from serving.served_model import ServedModel, VersionStatus
+from serving.steps import QuietSteps, Steps
 from serving.validation import InvalidRequest
 
 _LOG = logging.getLogger(__name__)
-_NICE = 19  # the lowest priority
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +45,7 @@ class ModelManager:
 
     Args:
         configs: what to serve.
-        load: loads, and warms up, the version in a folder.
+        load: loads, and warms up, the version in a folder, step by step.
         watching: how versions are looked for.
 
     Raises:
@@ -57,7 +55,7 @@ class ModelManager:
     def __init__(
         self,
         configs: Iterable[ModelConfig],
-        load: Callable[[str, Path], LoadedModel],
+        load: Callable[[str, Path, Steps], LoadedModel],
         watching: Watching = Watching(),
     ):
         self._load_once = load
@@ -207,18 +205,18 @@ class ModelManager:
                 model.close()
 
     def _load(self, name: str, path: Path) -> LoadedModel:
-        """Loads a version: beside calls, in a thread that lets theirs go first."""
+        """Loads a version: the first ones at once, later ones beside calls."""
         if not self._models:
-            return self._try(name, path)
-        with futures.ThreadPoolExecutor(1, initializer=_give_way) as threads:
-            return threads.submit(self._try, name, path).result()
+            return self._try(name, path, Steps())
+        with QuietSteps() as steps:
+            return self._try(name, path, steps)
 
-    def _try(self, name: str, path: Path) -> LoadedModel:
+    def _try(self, name: str, path: Path, steps: Steps) -> LoadedModel:
         """Loads a version, again when that fails: it may be a passing fault of the disk."""
         for tries_left in reversed(range(1 + self._watching.max_load_retries)):
             try:
                 check_complete(path)
-                return self._load_once(name, path)
+                return self._load_once(name, path, steps)
             except ModelError:
                 if not tries_left or self._stopped.wait(self._watching.retry_seconds):
                     raise
@@ -229,12 +227,6 @@ class ModelManager:
             start = time.monotonic()
             self.rescan()
             _LOG.debug("Looked for versions in %.3f s.", time.monotonic() - start)
-
-
-def _give_way() -> None:
-    """Lowers the priority of this thread, where threads have one of their own, as on Linux."""
-    with contextlib.suppress(OSError, AttributeError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
 
 
 def _check_policy(config: ModelConfig, good: list[int], strict: bool) -> None:

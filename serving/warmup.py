@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from serving.calls import UNBOUNDED, Rejected
 from serving.inference import Runner
 from serving.loader import LoadedModel, ModelError
 from serving.records import read_records
+from serving.steps import Steps
 from serving.validation import InvalidRequest
 from tfrec_feedback.requests import RequestError
 
@@ -22,13 +24,14 @@ MAX_RECORDS = 1000
 _INVALID_ARGUMENT = 3
 
 
-def warm_up(model: LoadedModel, path: Path, runner: Runner) -> int:
+def warm_up(model: LoadedModel, path: Path, runner: Runner, steps: Steps = Steps()) -> int:
     """Runs the warm-up requests of a version, where it has any.
 
     Args:
         model: the version, loaded.
         path: its folder.
         runner: what will run its requests.
+        steps: runs each of them.
 
     Returns:
         How many requests were run.
@@ -45,7 +48,7 @@ def warm_up(model: LoadedModel, path: Path, runner: Runner) -> int:
             if count > MAX_RECORDS:
                 raise InvalidRequest(f"there are more than {MAX_RECORDS} records")
             log = server_wire.PredictionLog.FromString(record)
-            _replay(model, log, runner)
+            steps.run(partial(_replay, model, log, runner))
     except (
         InvalidRequest,
         RequestError,

@@ -1,3 +1,4 @@
+import gc
 import math
 import time
 
@@ -7,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.loadtest_load import Load, closed_loop, open_loop, poisson_arrivals
+from serving import loadtest_load
+from serving.loadtest_load import Load, closed_loop, open_loop, poisson_arrivals, send
 from serving.loadtest_samples import Sample, percentile, summary
 from tests.serving.fake_server import FakeServer
 from tests.serving.tiny_model import CTR, REQUEST
@@ -61,6 +63,22 @@ def test_a_stall_is_charged_to_every_call_that_came_meanwhile():
     assert samples[-1].latency > 5 * (samples[-1].done - samples[-1].sent)
     # Callers that wait see nothing of it.
     assert percentile([s.latency for s in waiting], 50) < 0.5 * samples[-1].latency
+
+
+def test_no_collection_of_garbage_looks_through_what_was_there_before_the_load(monkeypatch):
+    passed_over = []
+
+    def watched(*arguments):
+        passed_over.append(gc.get_freeze_count())
+        return send(*arguments)
+
+    monkeypatch.setattr(loadtest_load, "send", watched)
+    before = gc.get_freeze_count()
+    with FakeServer() as server:
+        open_loop(load(server, seconds=0.2), rate=50.0, threads=2)
+    opening, *calls = passed_over  # the first opens the connection, before the clock starts
+    assert opening == before and calls and min(calls) > before + 1000
+    assert gc.get_freeze_count() == 0
 
 
 def test_the_closed_loop_keeps_as_many_calls_under_way_as_asked():

@@ -293,7 +293,7 @@ def test_a_hundred_corrupt_versions_are_each_tried_once(templates, tmp_path, mon
         (tmp_path / str(version) / "saved_model.pb").write_bytes(b"")
     tries = []
 
-    def load(name, path):
+    def load(name, path, steps):
         tries.append(int(path.name))
         if tries[-1] > 1:
             raise ModelError("damaged")
