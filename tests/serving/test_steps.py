@@ -4,6 +4,7 @@ import os
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -44,8 +45,9 @@ def test_steps_that_waited_long_enough_are_followed_by_steps_on_the_calling_thre
 
 
 def test_a_core_that_is_used_is_no_waiting(monkeypatch):
-    monkeypatch.setattr(time, "monotonic", iter([0.0, 100.0, 200.0, 200.5]).__next__)
-    monkeypatch.setattr(time, "thread_time", iter([0.0, 99.9, 0.0, 0.1]).__next__)
+    wall, core = iter([0.0, 100.0, 200.0, 200.5]), iter([0.0, 99.9, 0.0, 0.1])
+    clocks = SimpleNamespace(monotonic=wall.__next__, thread_time=core.__next__)
+    monkeypatch.setattr(steps, "time", clocks)
     with QuietSteps(patience=0.4) as quiet:
         quiet.run(int)
         assert quiet._patience == pytest.approx(0.3)
@@ -55,7 +57,7 @@ def test_a_core_that_is_used_is_no_waiting(monkeypatch):
 
 def test_only_quiet_steps_pause(monkeypatch):
     slept = []
-    monkeypatch.setattr(steps.time, "sleep", slept.append)
+    monkeypatch.setattr(steps, "time", SimpleNamespace(sleep=slept.append))
     Steps().pause()
     assert not slept
     with QuietSteps() as quiet:
