@@ -3,7 +3,8 @@
 The bare call is a callable of TensorFlow's C++ session, fed numpy arrays in this process; the
 server is the embedded one, in a process of its own on the same cores. gRPC includes encoding the
 request from Python lists, and decoding the scores. The bare call runs on one core; so does a second
-server, to tell what the other cores give from what gRPC takes.
+server, to tell what the other cores give from what gRPC takes. A third has nothing to compute: what
+it takes no model can be without.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import numpy as np
 
 from benchmarks.measure import Report, interleaved_seconds
 from benchmarks.serving_bare import BareModel
+from benchmarks.serving_floor import publish_blank
 from benchmarks.serving_load import swap_report, throughputs
 from benchmarks.serving_spread import spread_lines, spread_report
 from benchmarks.serving_start import start_report
@@ -51,6 +53,7 @@ SIZES = (
 Size = tuple[int, int, Sequence[str]]
 Result = TypeVar("Result")
 _NAME = "dfn"
+_FLOOR = "gRPC, nothing to compute"
 _RANK, _ROWS = "serving_default", "predict_rows"
 _TIMEOUT = 60.0
 
@@ -84,7 +87,7 @@ def run(
     )
     throughput = Report(
         f"DFN, d = {embedding_dim}: requests a second, callers that wait for their answers",
-        ["candidates, histories", "callers", "bare call", "gRPC", "of bare call"],
+        ["candidates, histories", "callers", "bare call", "gRPC", "of bare call", _FLOOR],
         notes=[
             f"Median of {rounds} rounds in turn of {seconds:g} s. Callers, client and server share",
             f"{usable_cores()} cores.",
@@ -95,7 +98,8 @@ def run(
     for index, size in enumerate(sizes):
         with tempfile.TemporaryDirectory() as base:
             version = alone(published, Path(base) / _NAME, *size[1:], embedding_dim)
-            found = alone(measured, version, size, repeats, seconds, rounds)
+            blank = alone(publish_blank, synthetic_schema(*size[1:]), Path(base) / "blank")
+            found = alone(measured, version, blank, size, repeats, seconds, rounds)
             latency.rows += found[0]
             throughput.rows += found[1]
             if spread_seconds and size[0] >= 2 * LEAST_PART:
@@ -125,23 +129,36 @@ def published(base: Path, length: int, histories: Sequence[str], embedding_dim: 
 
 
 def measured(
-    version: Path, size: Size, repeats: int, seconds: float, rounds: int
+    version: Path, blank: Path, size: Size, repeats: int, seconds: float, rounds: int
 ) -> tuple[list[list[Any]], list[list[Any]]]:
-    """Returns the rows of latency and of throughput of a version."""
+    """Returns the rows of latency and of throughput of a version.
+
+    Args:
+        version: its folder.
+        blank: that of a model of the same signature, with nothing to compute.
+        size: of the requests.
+        repeats: timed requests a way.
+        seconds: of a round of the throughput.
+        rounds: of the throughput.
+    """
     candidates, length, histories = size
     label = _label(size)
     schema, request = synthetic_schema(length, histories), random_request(*size)
     lines = []
-    with served(version) as (target, client), served(version, "--spread", "1") as (_, narrow):
-        clients = {"gRPC": client, "gRPC, on one core": narrow}
+    with (
+        served(version) as (target, client),
+        served(version, "--spread", "1") as (_, narrow),
+        served(blank) as (_, floor),
+    ):
+        clients = {"gRPC": client, "gRPC, on one core": narrow, _FLOOR: floor}
         ways = ways_of(BareModel(version), clients, target, schema, request)
         latencies = _latencies(label, ways, repeats, *_sizes(schema, request))
-        one = {name: ways[name] for name in ("bare call", "gRPC")}
+        one = {name: ways[name] for name in ("bare call", "gRPC", _FLOOR)}
         for callers in (1, 4):
             found = throughputs(one, callers, seconds, rounds)
             ratio = statistics.median(np.divide(found["gRPC"], found["bare call"]))
-            rates = [float(statistics.median(rates)) for rates in found.values()]
-            lines.append([label, callers, *rates, float(ratio)])
+            bare, grpc, floor_rate = (float(statistics.median(some)) for some in found.values())
+            lines.append([label, callers, bare, grpc, float(ratio), floor_rate])
     return latencies, lines
 
 

@@ -24,6 +24,7 @@ from benchmarks.dfn_training import check_equal, encoded_batch
 from benchmarks.measure import Report, in_turn, interleaved_medians, paired_ratios, readable
 from benchmarks.naive import naive_copy, one_candidate_a_row
 from benchmarks.serving_bare import BareModel
+from benchmarks.serving_floor import publish_blank
 from benchmarks.serving_load import swap_report, throughputs
 from benchmarks.serving_start import start_report
 from benchmarks.workload import synthetic_request, synthetic_schema
@@ -122,14 +123,14 @@ def test_serving_answers_in_every_way():
     latency, throughput, _ = serving.run([size], **options)
     ways = {row[1]: row for row in latency.rows}
     assert list(ways) == [
-        *("bare call", "gRPC", "gRPC, on one core"),
+        *("bare call", "gRPC", "gRPC, on one core", "gRPC, nothing to compute"),
         *("bare call, one row a candidate", "gRPC, one row a candidate"),
     ]
     assert all(row[2] > 0 for row in latency.rows) and ways["bare call"][3] == 1.0
     assert 0 < ways["gRPC"][4] < ways["gRPC, one row a candidate"][4]
-    for _, callers, bare, grpc, ratio in throughput.rows:
+    for _, callers, bare, grpc, ratio, floor in throughput.rows:
         assert callers in (1, 4)
-        assert ratio == pytest.approx(grpc / bare) and ratio > 0
+        assert ratio == pytest.approx(grpc / bare) and ratio > 0 and floor > 0
 
 
 def test_the_bare_model_scores_as_the_server_does(tmp_path):
@@ -149,6 +150,17 @@ def test_the_bare_model_scores_as_the_server_does(tmp_path):
     assert np.std(expected) > 0
     for other in (found, found_narrow, rows, bare_rows):
         np.testing.assert_allclose(other, expected[0], rtol=1e-5, atol=1e-6)
+
+
+def test_a_blank_model_takes_the_same_requests_and_scores_nothing(tmp_path):
+    size = (3, 2, ("click", "unclick", "dislike"))
+    version = publish_blank(synthetic_schema(*size[1:]), tmp_path / "dfn")
+    with serving.served(version) as (_, client):
+        (found,) = client.rank_many([serving.random_request(*size)])
+    assert {task: scores.tolist() for task, scores in found.items()} == {
+        "ctr": [0.0, 0.0, 0.0],
+        "dislike": [0.0, 0.0, 0.0],
+    }
 
 
 def test_cores_are_compared_at_random_moments(tmp_path):

@@ -40,6 +40,12 @@ def manifest(tmp_path_factory):
     return prepared_simulation(tmp_path_factory.mktemp("data"))
 
 
+@pytest.fixture(scope="module")
+def few_shapes(tmp_path_factory):
+    """A log whose batches are nearly all of the same few shapes: each one is compiled."""
+    return prepared_simulation(tmp_path_factory.mktemp("few_shapes"), history_length=2)
+
+
 def config(*overrides):
     return load_config(overrides=[*SMALL, *overrides])
 
@@ -117,35 +123,38 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(manifest, tmp_path):
     assert len([name for name in weights if name.endswith("memory:0")]) == 2
 
 
-def test_compiled_steps_train_as_others_and_models_without_them_say_so(manifest, tmp_path):
+def test_compiled_steps_train_as_others_and_models_without_them_say_so(few_shapes, tmp_path):
     settings = [
         "model.name=din",
         "model.deep_units=[8]",
+        "model.histories=['click']",
         "train.epochs=1",
         "train.diagnostics_steps=0",
     ]
     plain, compiled = (
-        train(config(*settings, f"train.compiled={flag}"), manifest, tmp_path / flag)
+        train(config(*settings, f"train.compiled={flag}"), few_shapes, tmp_path / flag)
         for flag in ("false", "true")
     )
     assert plain.history[0]["loss"] == pytest.approx(compiled.history[0]["loss"], rel=1e-4)
     with pytest.raises(ValueError, match="models with a compiled step, as din; 'dfn_no_feedback'"):
-        train(config("train.compiled=true"), manifest, tmp_path / "dfn")
+        train(config("train.compiled=true"), few_shapes, tmp_path / "dfn")
 
 
-def test_steps_at_once_train_as_single_ones_and_are_interrupted_between(manifest, tmp_path):
+def test_steps_at_once_train_as_single_ones_and_are_interrupted_between(few_shapes, tmp_path):
     settings = [
         "model.name=din",
         "model.deep_units=[8]",
+        "model.histories=['click']",
+        "train.epochs=1",
         "train.diagnostics_steps=0",
         "train.compiled=true",
         "train.checkpoint_steps=3",
     ]
-    single = train(config(*settings), manifest, tmp_path / "single")
+    single = train(config(*settings), few_shapes, tmp_path / "single")
     several = [*settings, "train.steps_at_once=2"]
     with pytest.raises(KeyboardInterrupt):
-        train(config(*several), manifest, tmp_path / "several", [StopAt(3)])
-    resumed = train(config(*several), manifest, tmp_path / "several")
+        train(config(*several), few_shapes, tmp_path / "several", [StopAt(3)])
+    resumed = train(config(*several), few_shapes, tmp_path / "several")
     assert len(resumed.history) == len(single.history)
     for one, other in zip(resumed.history, single.history, strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
