@@ -64,8 +64,6 @@ class EmbeddedServer:
         self._draining = False
         self._http: HttpPort | None = None
         self._runner = Runner(settings.limits, self._observe)
-        # Warming up leaves idle cores to calls, and its threads have the lowest priority.
-        self._warming = Runner(dataclasses.replace(settings.limits, spread=1), self._observe)
         self.manager = ModelManager(models, self._load, settings.watching)
         self._log: RequestLog | None = None
         try:
@@ -188,7 +186,9 @@ class EmbeddedServer:
             raise
         start, status = time.perf_counter(), "OK"
         try:
-            warm_up(model, path, self._warming, steps)
+            # Warming up leaves idle cores to calls.
+            limits = dataclasses.replace(self._settings.limits, spread=1)
+            warm_up(model, path, Runner(limits, self._observe, steps), steps)
         except ModelError:
             status = "FAILED"
             model.close()

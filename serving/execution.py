@@ -9,6 +9,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
+from functools import partial
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from serving.calls import Call
 from serving.chunks import ChunkPlan, Piece, join
 from serving.cores import Cores, usable_cores
 from serving.loader import LoadedModel
+from serving.steps import Steps
 from serving.validation import InvalidRequest
 
 Inputs = Mapping[str, np.ndarray]
@@ -45,11 +47,18 @@ class Executor:
     Args:
         limits: bounds of one request.
         observe: told, after each run of a graph, the model's name, the call's and the seconds.
+        steps: runs each run of a graph.
     """
 
-    def __init__(self, limits: Limits, observe: Callable[[str, str, float], None]):
+    def __init__(
+        self,
+        limits: Limits,
+        observe: Callable[[str, str, float], None],
+        steps: Steps = Steps(),
+    ):
         self._limits = limits
         self._observe = observe
+        self._steps = steps
         cores = usable_cores()
         self._most = min(cores, limits.spread or cores)
         self._cores = Cores(cores)
@@ -78,7 +87,7 @@ class Executor:
         def graph(some: Inputs, seconds: float | None) -> Scores:
             start = time.perf_counter()
             try:
-                return model.run(name, some, seconds)
+                return self._steps.run(partial(model.run, name, some, seconds))
             finally:
                 self._observe(model.name, api, time.perf_counter() - start)
 

@@ -8,7 +8,6 @@ and functions are imported one by one.
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ def load(session: tf.compat.v1.Session, path: Path, steps: Steps) -> Any:
     Args:
         session: of an empty graph.
         path: folder of a SavedModel.
-        steps: runs what takes long.
+        steps: pauses between what holds Python's lock.
 
     Returns:
         The `MetaGraphDef`, without its graph.
@@ -48,12 +47,13 @@ def load(session: tf.compat.v1.Session, path: Path, steps: Steps) -> Any:
             for asset in meta_graph.asset_file_def
         }
         saver = meta_graph.saver_def
+        # Both wait for a disk, and run on TensorFlow's own threads.
         if saver.restore_op_name:
             variables = str(path / "variables" / "variables")
             feed = {saver.filename_tensor_name: variables}
-            steps.run(partial(session.run, saver.restore_op_name, feed))
+            session.run(saver.restore_op_name, feed)
         init = meta_graph.signature_def[_INIT_SIGNATURE].outputs[_INIT_SIGNATURE].name
-        steps.run(partial(session.run, init, assets))
+        session.run(init, assets)
     return meta_graph
 
 

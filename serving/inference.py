@@ -13,6 +13,7 @@ from serving.calls import Call, Rejected
 from serving.execution import Executor, Limits
 from serving.loader import LoadedModel
 from serving.signatures import DEFAULT_SIGNATURE, Signature
+from serving.steps import Steps
 from serving.tensors import to_proto
 from serving.validation import InvalidRequest, check_output_filter, decode_inputs
 
@@ -28,14 +29,16 @@ class Runner:
     Args:
         limits: bounds of one request.
         observe: told, after each run of a graph, the model's name, the call's and the seconds.
+        steps: runs each run of a graph.
     """
 
     def __init__(
         self,
         limits: Limits = Limits(),
         observe: Callable[[str, str, float], None] = lambda model, api, seconds: None,
+        steps: Steps = Steps(),
     ):
-        self._run = Executor(limits, observe).run
+        self._run = Executor(limits, observe, steps).run
 
     def predict(self, model: LoadedModel, request: Any, call: Call) -> Any:
         """Runs one signature on the inputs of a `PredictRequest`."""

@@ -76,6 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if (options.target is None) == (options.tune is None):
         parser.error("give --target, or --tune with the folder of a model's versions")
+    if options.seconds is None:  # a busy server may take half a minute to load a version
+        options.seconds = 60.0 if options.rehearse_swap else 10.0
     options.requests = options.requests or options.rehearse_swap or options.tune
     if options.requests is None:
         parser.error("give --requests: a file, or the folder of a model with golden requests")
@@ -111,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
         help=".json, .jsonl, .tfrecord, or a model's folder",
     )
     add("--label", help="version by its label")
-    add("--seconds", type=float, default=10.0, help="a load lasts (default 10)")
+    add("--seconds", type=float, help="a load lasts (default 10, 60 with --rehearse-swap)")
     add("--max-calls", type=int, default=100_000, help="of a load (default 100,000)")
     add("--timeout", type=float, default=5.0, help="seconds a call may take (default 5)")
     add("--rate", type=float, nargs="+", default=[50.0], help="open loop: calls a second")

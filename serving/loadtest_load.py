@@ -167,21 +167,26 @@ class _Callers:
         self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(threads)]
         self.broken: Exception | None = None
         self.start = 0.0
+        self._freezes = False
 
     def __enter__(self) -> _Callers:
-        # The schema is agreed on before the clock starts: it is asked for once in a client's life.
         try:
+            # The schema is agreed on before the clock starts: it is asked for once in a client's
+            # life.
             send(self._client, self._load.payloads[0], self._load.timeout + 5.0)
+            # To look through all that is imported for garbage takes a fifth of a second, in which
+            # no answer is read: the server would be charged for it.
+            gc.collect()
+            self._freezes = not gc.get_freeze_count()
+            if self._freezes:
+                gc.freeze()
+            self.start = time.monotonic()
+            for thread in self._threads:
+                thread.start()
         except BaseException:
-            self._client.close()
+            self.broken = RuntimeError("The load could not begin.")  # callers that run stop
+            self._end()
             raise
-        # To look through all that is imported for garbage takes a fifth of a second, in which no
-        # answer is read: the server would be charged for it.
-        gc.collect()
-        gc.freeze()
-        self.start = time.monotonic()
-        for thread in self._threads:
-            thread.start()
         return self
 
     def __exit__(self, kind: object, *exc_info: object) -> None:
@@ -190,7 +195,11 @@ class _Callers:
         limit = self.start + self._load.seconds + self._load.timeout + _DRAIN_SECONDS
         for thread in self._threads if kind is None else ():
             thread.join(max(0.0, limit - time.monotonic()))
-        gc.unfreeze()
+        self._end()
+
+    def _end(self) -> None:
+        if self._freezes:  # what others froze stays so
+            gc.unfreeze()
         self._client.close()
 
     def samples(self) -> list[Sample]:

@@ -129,7 +129,8 @@ def rehearse(load: Load, rate: float, folder: Path, threads: int = 64) -> dict[s
     if swap.published is None or swap.served is None:
         raise SwapError(
             f"Version {swap.version} did not answer within the load; the server still serves "
-            f"{old_version}. Does it watch {folder.resolve().parent}?"
+            f"{old_version}. If it is still loading, give it more --seconds; else, does it watch "
+            f"{folder.resolve().parent}?"
         )
     return _judged(samples, swap, (old_version, old), _reference(load))
 

@@ -21,6 +21,7 @@ from serving.steps import QuietSteps, Steps
 from serving.validation import InvalidRequest
 
 _LOG = logging.getLogger(__name__)
+_UNAVAILABLE = grpc.StatusCode.UNAVAILABLE.value[0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +42,8 @@ class Watching:
 class ModelManager:
     """Loads, swaps and finds the models of a server.
 
-    One thread looks after the base paths and loads, one version at a time, while others answer.
+    One thread looks after the base paths; it, or who asks for a change, loads one version at a
+    time, while others answer.
 
     Args:
         configs: what to serve.
@@ -76,12 +78,13 @@ class ModelManager:
             self._thread.start()
 
     def close(self) -> None:
-        """Ends the looking, and frees each version after its last call."""
+        """Ends the looking and the loading, and frees each version after its last call."""
         self._stopped.set()
         if self._thread.is_alive():
             self._thread.join()
-        for model in self._models.values():
-            model.close()
+        with self._changing:
+            for model in self._models.values():
+                model.close()
 
     def names(self) -> list[str]:
         """Returns the names of the models."""
@@ -130,20 +133,33 @@ class ModelManager:
             )
         return found
 
-    def reload(self, configs: Iterable[ModelConfig]) -> None:
+    def reload(self, configs: Iterable[ModelConfig], seconds: float | None = None) -> None:
         """Replaces the whole list of models, or, when that fails, nothing.
 
         Args:
             configs: the new list; models that are not in it are no longer served.
+            seconds: longest wait for a change that is under way; None: for ever.
 
         Raises:
             ModelError: when a model has no version that loads, or a label names a version that is
-                not served: the list stays as it was.
+                not served, or the wait was too long: the list stays as it was.
         """
-        with self._changing:
+        with self._change(seconds):
             for model in self._models.values():
                 model.forget_failures()
             self._apply(list(configs), strict=True)
+
+    @contextlib.contextmanager
+    def _change(self, seconds: float | None) -> Iterator[None]:
+        """Lets the block change models, once nothing else does."""
+        if not self._changing.acquire(timeout=-1 if seconds is None else max(0.0, seconds)):
+            raise ModelError("Versions are being loaded; try again.", _UNAVAILABLE)
+        try:
+            if self._stopped.is_set():
+                raise ModelError("The server is about to stop.", _UNAVAILABLE)
+            yield
+        finally:
+            self._changing.release()
 
     def rescan(self, forget: bool = False) -> None:
         """Looks for new versions now.
@@ -152,7 +168,7 @@ class ModelManager:
             forget: tries versions again that failed.
         """
         with self._changing:
-            for model in self._models.values():
+            for model in () if self._stopped.is_set() else self._models.values():
                 if forget:
                     model.forget_failures()
                 try:
@@ -190,7 +206,7 @@ class ModelManager:
                 models[config.name] = model
                 chosen[config.name] = model.prepare(config)
                 _check_policy(config, chosen[config.name], strict)
-        except ModelError:
+        except Exception:
             for name, model in models.items():
                 if self._models.get(name) is model:  # frees what was loaded in vain
                     model.commit(model.config, model.served())
@@ -208,7 +224,7 @@ class ModelManager:
         """Loads a version: the first ones at once, later ones beside calls."""
         if not self._models:
             return self._try(name, path, Steps())
-        with QuietSteps() as steps:
+        with QuietSteps(self._stopped.is_set) as steps:
             return self._try(name, path, steps)
 
     def _try(self, name: str, path: Path, steps: Steps) -> LoadedModel:

@@ -14,6 +14,7 @@ from serving.loader import LoadedModel, ModelError
 from serving.model_config import ModelConfig, scan
 
 _LOG = logging.getLogger(__name__)
+_INTERNAL = 13
 _REMEMBERED = 100  # versions that are no longer served, in the answer of GetModelStatus
 
 
@@ -187,9 +188,11 @@ class ServedModel:
             self._versions[version] = entry
         try:
             entry.model = self._load(self.config.name, path)
-        except ModelError as error:
+        # Whatever a folder holds: no exception may end a server, nor have it tried at every look.
+        except Exception as error:
             _LOG.error("Model %r version %d is not served: %s", self.config.name, version, error)
-            entry.status = VersionStatus(version, server_wire.END, error.code, str(error))
+            code = error.code if isinstance(error, ModelError) else _INTERNAL
+            entry.status = VersionStatus(version, server_wire.END, code, str(error))
             return False
         return True
 

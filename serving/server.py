@@ -13,6 +13,7 @@ import json
 import logging
 import signal
 import socket
+from concurrent import futures
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -199,10 +200,12 @@ def serve(
         console.print(f"Error: {error}", style="red", markup=False, highlight=False)
         raise typer.Exit(1) from error
     _announce(server, console)
-    while signals.recv(1)[0] == signal.SIGHUP:
-        _reload(server, config_file)
-    console.print("Stopping: calls under way finish first.")
-    server.stop(drain_seconds)
+    # On a thread: while versions load, the signal to stop is still heard.
+    with futures.ThreadPoolExecutor(1, "reload") as reloads:
+        while signals.recv(1)[0] == signal.SIGHUP:
+            reloads.submit(_reload, server, config_file)
+        console.print("Stopping: calls under way finish first.")
+        server.stop(drain_seconds)
 
 
 def _signals(*numbers: signal.Signals) -> socket.socket:
@@ -245,6 +248,8 @@ def _reload(server: EmbeddedServer, config_file: Path | None) -> None:
         _LOG.info("The list of models was read again.")
     except (ConfigError, ModelError) as error:
         _LOG.error("The list of models stays as it was: %s", error)
+    except Exception:  # such as a base path that may not be read: what is served goes on
+        _LOG.exception("The list of models stays as it was.")
 
 
 __all__ = ["FeedbackServer", "Settings", "main"]

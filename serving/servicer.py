@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -52,6 +53,7 @@ class Servicer:
         self._runner = runner
         self._metrics = metrics
         self._log = log
+        self._reloading = threading.Lock()
 
     def predict(self, request: Any, call: Call) -> Any:
         """Runs one signature on the inputs of a `PredictRequest`."""
@@ -109,13 +111,21 @@ class Servicer:
 
     def reload_config(self, request: Any, call: Call) -> Any:
         """Replaces the list of models."""
+        # A change waits while versions load; were several to, no thread were left for calls.
+        if not self._reloading.acquire(blocking=False):
+            raise Rejected(
+                grpc.StatusCode.UNAVAILABLE,
+                "The list of models stays as it was. Another call is changing it; try again.",
+            )
         try:
-            self._manager.reload(from_proto(request.config))
+            self._manager.reload(from_proto(request.config), call.seconds())
         except ConfigError as error:
             raise InvalidRequest(str(error)) from error
         except ModelError as error:
             code = _CODES.get(error.code, grpc.StatusCode.INTERNAL)
             raise Rejected(code, f"The list of models stays as it was. {error}") from error
+        finally:
+            self._reloading.release()
         response = server_wire.ReloadConfigResponse()
         response.status.error_code = 0
         return response

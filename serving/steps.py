@@ -1,7 +1,7 @@
 """Runs the steps of loading a version beside calls, so that these hardly notice.
 
-What takes long in a step must be C++ that lets go of Python's lock: a thread that holds it while it
-waits for a core would hold up every call.
+A step must be C++ that lets go of Python's lock: a thread that holds it while it waits for a core
+would hold up every call. What needs Python for long runs on the calling thread, with pauses.
 """
 
 from __future__ import annotations
@@ -17,6 +17,10 @@ from typing import TypeVar
 Result = TypeVar("Result")
 _PATIENCE_SECONDS = 20.0
 _PAUSE_SECONDS = 0.01
+
+
+class Stopped(RuntimeError):
+    """Nobody needs any more what is being loaded."""
 
 
 class Steps:
@@ -38,10 +42,16 @@ class QuietSteps(Steps):
     late, not never.
 
     Args:
-        patience: seconds that all steps together may wait, for a core or a disk.
+        stopped: asked before every step and pause, which raise `Stopped` once it says so.
+        patience: seconds that all steps together may wait for a core.
     """
 
-    def __init__(self, patience: float = _PATIENCE_SECONDS):
+    def __init__(
+        self,
+        stopped: Callable[[], bool] = lambda: False,
+        patience: float = _PATIENCE_SECONDS,
+    ):
+        self._stopped = stopped
         self._patience = patience
         self._thread = futures.ThreadPoolExecutor(1, "steps", _give_way)
 
@@ -58,6 +68,7 @@ class QuietSteps(Steps):
 
     def run(self, step: Callable[[], Result]) -> Result:
         """Runs a step; returns what it returns and raises what it raises."""
+        self._check()
         if self._patience <= 0:
             return step()
         start = time.monotonic()
@@ -67,7 +78,12 @@ class QuietSteps(Steps):
 
     def pause(self) -> None:
         """Lets callers have Python's lock, after what has held it for milliseconds."""
+        self._check()
         time.sleep(_PAUSE_SECONDS)
+
+    def _check(self) -> None:
+        if self._stopped():
+            raise Stopped("The server is about to stop.")
 
 
 def _timed(step: Callable[[], Result]) -> tuple[Result, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from tfrec_feedback.requests import RequestError
 WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
 """Where TF Serving looks for them, in the folder of a version."""
 MAX_RECORDS = 1000
-_INVALID_ARGUMENT = 3
+_INVALID_ARGUMENT, _INTERNAL = 3, 13
 
 
 def warm_up(model: LoadedModel, path: Path, runner: Runner, steps: Steps = Steps()) -> int:
@@ -30,8 +29,8 @@ def warm_up(model: LoadedModel, path: Path, runner: Runner, steps: Steps = Steps
     Args:
         model: the version, loaded.
         path: its folder.
-        runner: what will run its requests.
-        steps: runs each of them.
+        runner: what runs its requests.
+        steps: pauses between two of them.
 
     Returns:
         How many requests were run.
@@ -48,22 +47,22 @@ def warm_up(model: LoadedModel, path: Path, runner: Runner, steps: Steps = Steps
             if count > MAX_RECORDS:
                 raise InvalidRequest(f"there are more than {MAX_RECORDS} records")
             log = server_wire.PredictionLog.FromString(record)
-            steps.run(partial(_replay, model, log, runner))
-    except (
-        InvalidRequest,
-        RequestError,
-        DecodeError,
-        Rejected,
-        tf.errors.OpError,
-        OSError,
-    ) as error:
-        code = _INVALID_ARGUMENT
-        if isinstance(error, Rejected):
-            code = error.code.value[0]
-        elif isinstance(error, tf.errors.OpError):
-            code = error.error_code
-        raise ModelError(f"{file}: record {count}: {error}", code) from error
+            _replay(model, log, runner)
+            steps.pause()
+    # What a model makes of a record is not to be foreseen: no exception may end a server.
+    except Exception as error:
+        raise ModelError(f"{file}: record {count}: {error}", _code(error)) from error
     return count
+
+
+def _code(error: Exception) -> int:
+    """Returns the number of the status code that a failed record stands for."""
+    if isinstance(error, Rejected):
+        return int(error.code.value[0])
+    if isinstance(error, tf.errors.OpError):
+        return int(error.error_code)
+    refused = (InvalidRequest, RequestError, DecodeError, OSError)
+    return _INVALID_ARGUMENT if isinstance(error, refused) else _INTERNAL
 
 
 def _replay(model: LoadedModel, log: Any, runner: Runner) -> None:

@@ -1,6 +1,7 @@
 """One small prepared log, one run trained on it and its published version, made once a session."""
 
 import pytest
+import tensorflow as tf
 from hypothesis import settings
 
 from tfrec_feedback.config import load_config
@@ -18,6 +19,12 @@ SLOWEST = ("test_readme.py", "test_training.py", "test_benchmarks.py")
 def pytest_collection_modifyitems(items):
     """Starts the slowest files first."""
     items.sort(key=lambda item: item.path.name not in SLOWEST)
+
+
+@pytest.fixture(autouse=True)
+def same_draws():
+    """Weights and dropout are drawn alike in every run of a test, whatever ran before it."""
+    tf.keras.utils.set_random_seed(0)
 
 
 TINY_RUN = [

@@ -63,7 +63,7 @@ def test_conformance():
 
 def test_dropout_acts_in_training_only():
     layer = FeatureEmbedding(SCHEMA, 3, context_dropout=0.5)
-    encoded = FeatureEncoder(SCHEMA)(random_batch(SCHEMA, 3))
+    encoded = FeatureEncoder(SCHEMA)(random_batch(SCHEMA, 30))
     np.testing.assert_array_equal(layer(encoded).context, layer(encoded, training=False).context)
     dropped = layer(encoded, training=True).context.numpy()
     kept = layer(encoded).context.numpy()

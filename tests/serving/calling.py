@@ -12,6 +12,7 @@ import pytest
 from serving import wire
 from serving.manager import Watching
 from serving.server import Settings
+from serving.steps import Steps
 from serving.tensors import from_proto
 from tests.serving.scaled_model import rank_request
 
@@ -71,12 +72,26 @@ def in_flight(server: Any) -> int:
     return sum(entry.calls for model in models for entry in model._versions.values())
 
 
-def wait_until(true: Callable[[], bool], what: str, seconds: float = 20) -> None:
+def wait_until(true: Callable[[], bool], what: str, seconds: float = 60) -> None:
     """Returns once it is true, and fails the test when that takes too long."""
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, f"waited {seconds} s in vain: {what}"
         time.sleep(0.01)
+
+
+class RecordingSteps(Steps):
+    """Counts the steps and the pauses of loading a version."""
+
+    def __init__(self) -> None:
+        self.runs = self.pauses = 0
+
+    def run(self, step: Callable[[], Any]) -> Any:
+        self.runs += 1
+        return step()
+
+    def pause(self) -> None:
+        self.pauses += 1
 
 
 def log_lines(caplog: Any, words: str) -> int:

@@ -7,6 +7,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from serving.graph_import import import_in_steps
 from serving.loader import LoadedModel, ModelError, find_version
+from tests.serving.calling import RecordingSteps
 from tests.serving.tiny_model import CTR, DISLIKE, REQUEST, SCHEMA, record
 from tfrec_feedback.requests import encode_requests
 
@@ -108,6 +109,19 @@ def test_a_graph_is_imported_in_steps_and_nothing_is_lost(templates, monkeypatch
     calls = [node for node in graph.get_operations() if "PartitionedCall" in node.type]
     # What calls give is not inferred: for a real model that holds Python's lock for 40 ms each.
     assert calls and all(call.get_attr("_disable_call_shape_inference") for call in calls)
+
+
+def test_loading_pauses_after_each_function_and_prepares_what_ranks_in_steps(templates):
+    data = (templates[1] / "saved_model.pb").read_bytes()
+    graph_def = saved_model_pb2.SavedModel.FromString(data).meta_graphs[0].graph_def
+    steps = RecordingSteps()
+    model = LoadedModel("scaled", templates[1], steps=steps)
+    assert steps.pauses == len(graph_def.library.function) > 0
+    assert steps.runs == len(model._callables) == 2
+    # A signature is passed over once by TensorFlow's optimiser, not twice.
+    options = model._session._config.graph_options.rewrite_options
+    assert options.meta_optimizer_iterations == options.ONE
+    model.close()
 
 
 def test_a_model_that_is_not_written_as_tensorflow_2_does_is_loaded_whole(tmp_path):

@@ -81,6 +81,30 @@ def test_no_collection_of_garbage_looks_through_what_was_there_before_the_load(m
     assert gc.get_freeze_count() == 0
 
 
+def test_what_was_passed_over_before_a_load_stays_so():
+    gc.freeze()
+    try:
+        with FakeServer() as server:
+            closed_loop(load(server, max_calls=1), 1)
+        assert gc.get_freeze_count() > 1000
+    finally:
+        gc.unfreeze()
+
+
+def test_a_load_that_cannot_begin_leaves_nothing_behind(monkeypatch):
+    def fails():
+        raise RuntimeError("can't start new thread")
+
+    with FakeServer() as server:
+        callers = loadtest_load._Callers(load(server), 2, lambda moment: (0, moment))
+        monkeypatch.setattr(callers._threads[1], "start", fails)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            callers.__enter__()
+        callers._threads[0].join(60)
+    assert not callers._threads[0].is_alive()
+    assert gc.get_freeze_count() == 0
+
+
 def test_the_closed_loop_keeps_as_many_calls_under_way_as_asked():
     with FakeServer(delay=0.1) as server:
         one = summary(closed_loop(load(server), 1))

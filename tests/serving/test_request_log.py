@@ -3,11 +3,13 @@
 import dataclasses
 import shutil
 
+import grpc
 import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
 from serving import server_wire, wire
+from serving.calls import Rejected
 from serving.inference import Runner
 from serving.loader import LoadedModel, ModelError
 from serving.metrics import Metrics
@@ -15,8 +17,9 @@ from serving.records import read_records
 from serving.request_log import MAX_RECORDS_A_FILE, RequestLog
 from serving.server import FeedbackServer
 from serving.tensors import from_proto
+from serving.validation import InvalidRequest
 from serving.warmup import MAX_RECORDS, WARMUP_FILE, warm_up
-from tests.serving.calling import PATIENT, connected, files, refusal, wait_until
+from tests.serving.calling import PATIENT, RecordingSteps, connected, files, refusal, wait_until
 from tests.serving.scaled_model import example, publish, rank_request
 
 
@@ -91,6 +94,51 @@ def test_a_file_of_the_log_warms_up_the_next_version(recorded, templates, tmp_pa
     assert runs == ["Predict", "Classify", "Regress", "MultiInference"]
     with FeedbackServer(tmp_path / "next", "scaled", settings=PATIENT) as server:
         assert server.metrics.warmups.count(str(version), "OK") == 1
+
+
+def test_a_load_hands_its_steps_on_to_the_runs_of_the_warm_up(recorded, templates, tmp_path):
+    (path,) = files(recorded[1])
+    version = publish(templates[1], tmp_path / "scaled", 1)
+    with FeedbackServer(tmp_path / "scaled", "scaled", settings=PATIENT) as server:
+        found = {}
+        for warmed in (False, True):
+            if warmed:
+                (version / WARMUP_FILE).parent.mkdir()
+                shutil.copy(path, version / WARMUP_FILE)
+            steps = found[warmed] = RecordingSteps()
+            server._load("scaled", version, steps).close()
+    assert found[True].runs - found[False].runs == 4
+    assert found[True].pauses - found[False].pauses == 4
+
+
+class OddRunner:
+    """Fails a request with one exception."""
+
+    def __init__(self, error):
+        self._error = error
+
+    def predict(self, *_):
+        raise self._error
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (Rejected(grpc.StatusCode.RESOURCE_EXHAUSTED, "too large"), 8),
+        (tf.errors.UnimplementedError(None, None, "odd"), 12),
+        (InvalidRequest("wrong"), 3),
+        (KeyError("a shape that nobody foresaw"), 13),
+    ],
+)
+def test_whatever_a_warm_up_raises_fails_the_version_with_a_code(templates, tmp_path, error, code):
+    version = publish(templates[1], tmp_path, 1)
+    (version / WARMUP_FILE).parent.mkdir()
+    write_warm_up(version, [rank_request([1])])
+    model = LoadedModel("scaled", version)
+    with pytest.raises(ModelError, match="record 1: ") as failed:
+        warm_up(model, version, OddRunner(error))
+    assert failed.value.code == code
+    model.close()
 
 
 def write_warm_up(version, requests):

@@ -10,8 +10,11 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+import tensorflow as tf
 
-from serving import wire
+from serving import server_wire, wire
+from serving.server import _reload
+from serving.warmup import MAX_RECORDS, WARMUP_FILE
 from tests.serving.calling import connected, refusal, wait_until
 from tests.serving.scaled_model import publish, rank_request
 
@@ -81,6 +84,42 @@ def test_sighup_looks_for_versions(templates, tmp_path, reached):
         # Linux takes the number of a thread, too, and hands it the signal.
         os.kill(reached(map(int, os.listdir(f"/proc/{server.process.pid}/task"))), signal.SIGHUP)
         wait_until(lambda: caller.version() == 2, "version 2 serves")
+
+
+def test_sigterm_is_heard_while_a_version_loads(templates, tmp_path):
+    base = tmp_path / "scaled"
+    publish(templates[1], base, 1)
+    slow = publish(templates[2], tmp_path, 2)
+    (slow / WARMUP_FILE).parent.mkdir()
+    log = server_wire.PredictionLog()
+    log.predict_log.request.CopyFrom(rank_request([1], "slow_rank", rounds=20_000))
+    with tf.io.TFRecordWriter(str(slow / WARMUP_FILE)) as writer:
+        for _ in range(MAX_RECORDS):
+            writer.write(log.SerializeToString())
+    options = ("--model-base-path", base, "--model-name", "scaled", "--poll-seconds", 0)
+    with command(*options) as server, connected(server) as caller:
+        slow.rename(base / "2")
+        server.process.send_signal(signal.SIGHUP)
+        loading = (server_wire.LOADING, 0)
+        wait_until(lambda: caller.states().get(2) == loading, "version 2 loads")
+        server.process.send_signal(signal.SIGHUP)  # one more is to come
+        server.process.send_signal(signal.SIGTERM)
+        said = server.process.communicate(timeout=120)[1]
+        assert server.process.returncode == 0
+    assert "Stopping" in said and "version 2 is not served" in said
+    assert "Traceback" not in said
+
+
+def test_a_reload_that_fails_in_a_way_nobody_foresaw_is_logged(tmp_path, caplog):
+    class Manager:
+        def reload(self, configs):
+            raise PermissionError("a folder nobody may read")
+
+    path = tmp_path / "models.config"
+    path.write_text(config(tmp_path))
+    _reload(SimpleNamespace(manager=Manager()), path)
+    assert "The list of models stays as it was" in caplog.text
+    assert "nobody may read" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from serving import steps
-from serving.steps import QuietSteps, Steps
+from serving.steps import QuietSteps, Steps, Stopped
 
 
 def policy():
@@ -37,11 +37,23 @@ def test_what_a_step_raises_is_raised_and_the_next_one_runs():
 
 
 def test_steps_that_waited_long_enough_are_followed_by_steps_on_the_calling_thread():
-    with QuietSteps(patience=0.2) as quiet:
-        quiet.run(lambda: time.sleep(0.05))
+    with QuietSteps(patience=60.0) as quiet:
+        quiet.run(lambda: time.sleep(0.1))
+        assert quiet._patience <= 59.95
         assert quiet.run(threading.get_native_id) != threading.get_native_id()
-        quiet.run(lambda: time.sleep(0.3))
+        quiet._patience = 0.0
         assert quiet.run(threading.get_native_id) == threading.get_native_id()
+
+
+def test_no_step_or_pause_begins_once_nobody_needs_what_is_loaded():
+    stopped = threading.Event()
+    with QuietSteps(stopped.is_set) as quiet:
+        quiet.pause()
+        assert quiet.run(lambda: 1) == 1
+        stopped.set()
+        for begin in (quiet.pause, lambda: quiet.run(pytest.fail)):
+            with pytest.raises(Stopped, match="about to stop"):
+                begin()
 
 
 def test_a_core_that_is_used_is_no_waiting(monkeypatch):

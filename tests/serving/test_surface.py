@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import threading
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -136,6 +137,35 @@ def test_a_reload_replaces_the_list_of_models_or_nothing(templates, tmp_path):
         stub.HandleReloadConfigRequest(reload_request(("other", other)), timeout=10)
         assert caller.scores([3], model="other") == [6.0]
         assert refusal(caller, wire.PREDICT, rank_request([3]))[0] == "NOT_FOUND"
+
+
+def test_one_call_at_a_time_changes_the_list(templates, tmp_path, monkeypatch):
+    base, other = tmp_path / "scaled", tmp_path / "other"
+    publish(templates[1], base, 1)
+    publish(templates[2], other, 5)
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def waits(*_):
+        begun.set()
+        assert goes_on.wait(60)
+
+    with (
+        FeedbackServer(base, "scaled", settings=PATIENT) as server,
+        connected(server) as caller,
+        grpc.insecure_channel(server.target) as channel,
+    ):
+        monkeypatch.setattr("serving.embedded.warm_up", waits)
+        change = model_service_pb2_grpc.ModelServiceStub(channel).HandleReloadConfigRequest
+        first = change.future(reload_request(("scaled", base), ("other", other)), timeout=60)
+        assert begun.wait(60)
+        code, details = refusal(change, reload_request(("other", other)), timeout=60)
+        assert code == "UNAVAILABLE" and "Another call is changing it" in details
+        assert caller.scores([3]) == [3.0]
+        goes_on.set()
+        assert first.result().status.error_code == 0
+        assert server.manager.names() == ["other", "scaled"]
+        change(reload_request(("other", other)), timeout=60)  # the door is open again
+        assert server.manager.names() == ["other"]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """New, corrupt, deleted and labelled versions, seen by callers over real gRPC."""
 
+import contextlib
 import shutil
 import threading
 
@@ -151,6 +152,88 @@ def test_the_steps_of_a_new_version_give_way_and_those_of_the_first_do_not(templ
     manager.rescan()
     assert found == {1: True, 2: False}
     assert manager.served("scaled") == [2]
+    manager.close()
+
+
+def managed(templates, base, load):
+    """A manager of version 1, with version 2 to find."""
+    shutil.copytree(templates[1], base / "1")
+    manager = ModelManager([ModelConfig("scaled", base)], load, Watching(0, 0, 0))
+    shutil.copytree(templates[1], base / "2")
+    return manager
+
+
+def test_whatever_a_load_raises_ends_the_version_and_nothing_else(templates, tmp_path):
+    tries = []
+
+    def load(name, path, steps):
+        tries.append(int(path.name))
+        if tries[-1] == 2:
+            raise PermissionError("a folder nobody may read")
+        return FakeModel()
+
+    manager = managed(templates, tmp_path, load)
+    for _ in range(3):
+        manager.rescan()
+    assert tries == [1, 2], "it is not tried at every look"
+    status = manager.statuses(wire.ModelSpec(name="scaled", version={"value": 2}))[0]
+    assert (status.state, status.code) == (END, 13) and "nobody may read" in status.message
+    assert manager.served("scaled") == [1]
+    manager.close()
+
+
+@contextlib.contextmanager
+def loading(manager, begun):
+    """Looks for versions on another thread, from the moment that a load has begun."""
+    thread = threading.Thread(target=manager.rescan, daemon=True)
+    thread.start()
+    assert begun.wait(60)
+    yield
+    thread.join(60)
+    assert not thread.is_alive()
+
+
+def test_a_server_that_stops_waits_for_no_load(templates, tmp_path):
+    begun = threading.Event()
+
+    def load(name, path, steps):
+        while path.name == "2":
+            begun.set()
+            steps.pause()
+        return FakeModel()
+
+    manager = managed(templates, tmp_path, load)
+    with loading(manager, begun):
+        manager.close()
+    begun.clear()
+    shutil.copytree(templates[1], tmp_path / "3")
+    manager.rescan()
+    assert not begun.is_set() and manager.served("scaled") == []
+    with pytest.raises(ModelError, match="about to stop") as refused:
+        manager.reload([ModelConfig("scaled", tmp_path)])
+    assert refused.value.code == 14
+
+
+def test_a_change_of_the_list_waits_for_a_load_no_longer_than_its_caller(templates, tmp_path):
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def load(name, path, steps):
+        if path.name == "2":
+            begun.set()
+            assert goes_on.wait(60)
+        return FakeModel()
+
+    manager = managed(templates, tmp_path, load)
+    configs = [ModelConfig("renamed", tmp_path)]
+    with loading(manager, begun):
+        for seconds in (-1.0, 0.0, 0.05):
+            with pytest.raises(ModelError, match="try again") as refused:
+                manager.reload(configs, seconds)
+            assert refused.value.code == 14
+        assert manager.names() == ["scaled"]
+        goes_on.set()
+        manager.reload(configs)
+    assert manager.names() == ["renamed"]
     manager.close()
 
 
