@@ -211,9 +211,7 @@ def _simulation(source: str, given: dict[str, int | None], seed: int) -> dict[st
     if source.startswith("simulated"):
         return {**options, "seed": seed}
     if options:
-        raise ValueError(
-            f"{_flags(options)}: only for `--source simulated`, got `--source {source}`."
-        )
+        raise ValueError(f"{_flags(options)}: only for simulated sources, got `--source {source}`.")
     return {}
 
 

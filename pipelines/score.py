@@ -26,6 +26,7 @@ def ranking_table(
     """Returns a table of the candidates, best `ctr` first.
 
     Example:
+        >>> import numpy as np
         >>> table = ranking_table([11, 13], {"ctr": np.array([0.2, 0.7])})
         >>> table.row_count
         2

@@ -72,7 +72,7 @@ def load_or_simulate(directory: str, console: Console) -> Manifest:
         from tfrec_feedback.data.prepare import prepare
         from tfrec_feedback.data.sources import load_source
 
-        console.print(f"No --data given: simulating a feedback log into {directory} ...")
+        console.print(f"{directory} holds no data: simulating a feedback log into it ...")
         prepare(load_source("simulated"), Path(directory))
     return load_manifest(directory)
 

@@ -11,7 +11,8 @@ _ADVICE = {
     grpc.StatusCode.DEADLINE_EXCEEDED: "Raise `timeout`, or send fewer candidates a call.",
     grpc.StatusCode.NOT_FOUND: "Check the model name and version against those being served.",
     grpc.StatusCode.INVALID_ARGUMENT: (
-        "The request does not fit the served model: use the schema exported with it."
+        "The request does not fit the served model: use the schema exported with it, and labels "
+        "that the server has."
     ),
     grpc.StatusCode.FAILED_PRECONDITION: (
         "The served model lacks what was asked for: see `client.metadata()` for what it has."

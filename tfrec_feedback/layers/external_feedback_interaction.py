@@ -42,7 +42,8 @@ class ExternalFeedbackInteraction(tf.keras.layers.Layer):
 
     Example:
         >>> layer = ExternalFeedbackInteraction(hidden_units=8)
-        >>> layer(tf.ones([1, 3, 4]), tf.ones([1, 5, 4]), tf.constant([0])).numpy().max()
+        >>> interest = layer(tf.ones([1, 3, 4]), tf.ones([1, 5, 4]), tf.constant([0]))
+        >>> float(tf.reduce_max(interest))
         0.0
 
     Reference: Xie et al., 2020 (DFN), eqs. 5-6.
