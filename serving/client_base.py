@@ -12,6 +12,7 @@ from tfrec_feedback.schema import Schema
 
 READY_SECONDS = 1.0
 """Longest time `ready` waits for an answer."""
+_LONGEST = 365 * 86400.0  # gRPC takes no infinite deadline
 
 
 class ClientBase:
@@ -72,7 +73,7 @@ class ClientBase:
         """Returns when a call must end, in seconds of `time.monotonic()`."""
         if timeout is not None and not timeout > 0:
             raise ValueError(f"timeout must be positive, got {timeout}.")
-        return time.monotonic() + (self._timeout if timeout is None else timeout)
+        return time.monotonic() + min(self._timeout if timeout is None else timeout, _LONGEST)
 
     def _ready_deadline(self, timeout: float | None) -> float:
         return self._deadline(min(self._timeout if timeout is None else timeout, READY_SECONDS))

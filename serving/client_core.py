@@ -26,6 +26,7 @@ from tfrec_feedback.requests import encode_requests
 from tfrec_feedback.schema import Schema, SchemaError
 
 _TOP_K = "top_k"
+_PASSES = 3
 _NOT_READY = (
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -79,16 +80,40 @@ class ClientCore:
         if any(counts):
             yield from self.agree()
         for start, stop, width in groups(counts, self.limit):
-            for first in range(0, width, self.limit):
-                last = min(first + self.limit, width)
-                part = cut(schema, batch, slice(start, stop), slice(first, last))
-                scores = yield from self._predict(DEFAULT_SIGNATURE, part)
+            spans = [
+                (first, min(first + self.limit, width)) for first in range(0, width, self.limit)
+            ]
+            parts = [cut(schema, batch, slice(start, stop), slice(*span)) for span in spans]
+            answers = yield from self._same_version(parts)
+            for (first, last), scores in zip(spans, answers, strict=True):
                 for task in tasks:
                     values = checked(scores, task, (stop - start, last - first))
                     for result, row in zip(results[start:stop], values, strict=True):
                         piece = result[task][first:last]
                         piece[:] = row[: len(piece)]
         return results
+
+    def _same_version(self, parts: Sequence[Mapping[str, np.ndarray]]) -> Steps[list[Scores]]:
+        """Scores the parts of one request; scores of two versions do not compare.
+
+        Parts that another version answered than the last one are sent again.
+        """
+        answers: list[tuple[int, Scores] | None] = [None] * len(parts)
+        version = None
+        for _ in range(_PASSES):
+            for index, part in enumerate(parts):
+                answer = answers[index]
+                if answer is None or answer[0] != version:
+                    version, scores = yield from self._answer(DEFAULT_SIGNATURE, part)
+                    answers[index] = version, scores
+            if {answer[0] for answer in answers if answer} <= {version}:
+                return [answer[1] for answer in answers if answer]
+        raise ServingError(
+            grpc.StatusCode.UNAVAILABLE,
+            f"Versions of {self._model!r} took turns in answering one request of {len(parts)} "
+            "messages: their scores do not compare.",
+            "Raise `max_candidates_per_call`, or name a version.",
+        )
 
     def top_k(
         self,
@@ -177,11 +202,17 @@ class ClientCore:
         return spec
 
     def _predict(self, signature: str, batch: Mapping[str, np.ndarray]) -> Steps[Scores]:
+        _, scores = yield from self._answer(signature, batch)
+        return scores
+
+    def _answer(self, signature: str, batch: Mapping[str, np.ndarray]) -> Steps[tuple[int, Scores]]:
+        """Returns the version that answered, and its outputs."""
         request = wire.PredictRequest(model_spec=self._spec(signature))
         for name, array in batch.items():
             to_proto(array, request.inputs[name])
         answer = yield Call(wire.PREDICT, request)
         try:
-            return {name: from_proto(proto) for name, proto in sorted(answer.outputs.items())}
+            scores = {name: from_proto(proto) for name, proto in sorted(answer.outputs.items())}
+            return answer.model_spec.version.value, scores
         except TensorError as error:
             raise ServingError(grpc.StatusCode.INTERNAL, f"Unreadable scores: {error}") from error

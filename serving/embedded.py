@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +28,7 @@ from serving.steps import Steps
 from serving.tls import credentials
 from serving.warmup import warm_up
 
-_GRACE_SECONDS = 30.0
+_GRACE_SECONDS, _GRACE_OF_WATCHERS = 30.0, 1.0
 
 
 class EmbeddedServer:
@@ -97,8 +98,21 @@ class EmbeddedServer:
             The gRPC port.
 
         Raises:
-            OSError: when a port cannot be had.
+            OSError: when a port cannot be had; the server is stopped then.
         """
+        try:
+            self._listen()
+        except OSError:
+            self.stop(0.0)
+            raise
+        self._server.start()
+        self.manager.start()
+        for service in ("", wire.PREDICTION_SERVICE, wire.MODEL_SERVICE):
+            self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        return self._port
+
+    def _listen(self) -> None:
+        """Opens the ports."""
         settings = self._settings
         try:
             if self._credentials:
@@ -120,11 +134,6 @@ class EmbeddedServer:
                 raise OSError(
                     f"Cannot listen on {settings.http_host}:{settings.http_port} for HTTP: {error}"
                 ) from error
-        self._server.start()
-        self.manager.start()
-        for service in ("", wire.PREDICTION_SERVICE, wire.MODEL_SERVICE):
-            self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
-        return self._port
 
     def ready(self) -> bool:
         """Returns whether every model answers, and the server is not about to stop."""
@@ -138,11 +147,15 @@ class EmbeddedServer:
         """
         self._draining = True
         self._health.enter_graceful_shutdown()
+        grace = min(grace, threading.TIMEOUT_MAX)
         end = time.monotonic() + grace
         self._door.close()
-        self._pool.wait(grace)
+        self.manager.halt()
+        done = self._pool.wait(grace)
         self._door.linger()
-        self._server.stop(max(0.0, end - time.monotonic())).wait()
+        rest = max(0.0, end - time.monotonic())
+        # Who watches the health was told, and never ends his call by himself.
+        self._server.stop(min(rest, _GRACE_OF_WATCHERS) if done else rest).wait()
         self.manager.close()
         if self._log is not None:
             self._log.close()

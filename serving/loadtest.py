@@ -4,7 +4,7 @@
         --rate 50 100 200 --seconds 20 --html load.html
     python -m serving.loadtest --target localhost:8500 --model dfn --requests requests.json \
         --closed --concurrency 1 2 4 --candidates 10 100 1000
-    python -m serving.loadtest --target localhost:8500 --model dfn --rate 50 --seconds 30 \
+    python -m serving.loadtest --target localhost:8500 --model dfn --rate 50 \
         --rehearse-swap models/dfn/7
     python -m serving.loadtest --tune models/dfn --model dfn --p99-ms 20 --flags flags.txt
 
@@ -41,6 +41,14 @@ from tfrec_feedback.requests import RequestError
 from tfrec_feedback.schema import Schema
 
 MOST_RUNS = 50
+_SENT = {"requests", "seconds", "label", "max_calls", "timeout"}
+_SENT |= {"tls", "root_certificates", "client_certificate", "client_key", "server_name"}
+_USED_BY = {  # options that not every kind of load has a use for
+    "rate": _SENT | {"rate", "threads", "candidates", "seed"},
+    "closed": _SENT | {"concurrency", "candidates"},
+    "rehearse_swap": _SENT | {"rate", "threads", "seed"},
+    "tune": {"requests", "seconds", "concurrency", "p99_ms", "flags"},
+}
 
 
 def is_loopback(target: str) -> bool:
@@ -76,6 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if (options.target is None) == (options.tune is None):
         parser.error("give --target, or --tune with the folder of a model's versions")
+    _check_options(parser, options)
     if options.seconds is None:  # a busy server may take half a minute to load a version
         options.seconds = 60.0 if options.rehearse_swap else 10.0
     options.requests = options.requests or options.rehearse_swap or options.tune
@@ -94,8 +103,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(error, WRONG_INPUT)
     except KeyboardInterrupt:
         return INTERRUPTED
-    _write(report, options)
+    try:
+        _write(report, options)
+    except OSError as error:
+        return _fail(error, WRONG_INPUT)
     return SERVER_FAILED if _bad(report) else 0
+
+
+def _check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Refuses options that this kind of load has no use for: they would seem to have been heard."""
+    kinds = [kind for kind in ("tune", "rehearse_swap", "closed") if getattr(options, kind)]
+    kind, *others = kinds or ["rate"]
+    if others:
+        parser.error(f"{_flag(kind)} and {_flag(others[0])} do not go together")
+    given = {name for name, value in vars(options).items() if value != parser.get_default(name)}
+    useless = given & set().union(*_USED_BY.values()) - _USED_BY[kind]
+    if useless:
+        loads = "an open loop" if kind == "rate" else _flag(kind)
+        parser.error(f"{', '.join(map(_flag, sorted(useless)))}: of no use for {loads}")
+    if kind == "rehearse_swap" and len(options.rate) > 1:
+        parser.error("--rehearse-swap takes one --rate")
+    for path in filter(None, (options.json, options.html, options.flags)):
+        if not path.absolute().parent.is_dir():
+            parser.error(f"{path}: there is no folder {path.parent}")
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -200,6 +234,11 @@ def _runs(load: Load, options: argparse.Namespace, schema: Schema) -> list[dict[
         samples = (
             closed_loop(one, level) if options.closed else open_loop(one, level, options.threads)
         )
+        if not samples:
+            raise ValueError(
+                f"No call fell into {options.seconds:g} s at {level:g} a second: raise --rate or "
+                "--seconds."
+            )
         settings = {axis: level} | ({} if candidates is None else {"candidates": candidates})
         runs.append({"settings": settings, **summary(samples)})
     return runs

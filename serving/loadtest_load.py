@@ -20,7 +20,7 @@ from typing import Any
 
 from serving.batching import Scores
 from serving.client import CallRecord, FeedbackClient, RetryPolicy, ServingError
-from serving.loadtest_samples import Sample
+from serving.loadtest_samples import NOT_ANSWERED, Sample
 
 MOST_SECONDS = 3600.0
 MOST_CALLS = 1_000_000
@@ -63,6 +63,10 @@ class Load:
             raise ValueError(
                 f"A load lasts up to {MOST_SECONDS:.0f} seconds and {MOST_CALLS:,} calls, got "
                 f"{self.seconds} and {self.max_calls}."
+            )
+        if not 0 < self.timeout <= MOST_SECONDS:
+            raise ValueError(
+                f"A call of a load may take up to {MOST_SECONDS:.0f} seconds, got {self.timeout}."
             )
 
 
@@ -111,6 +115,7 @@ def open_loop(
             if number >= load.max_calls or callers.broken:
                 break
             time.sleep(max(0.0, callers.start + moment - time.monotonic()))
+            callers.expect(number, moment)
             todo.put((number, moment))
         for _ in range(threads):
             todo.put(None)
@@ -154,6 +159,8 @@ class _Callers:
         self._load = load
         self._next = next_call
         self._samples: list[Sample] = []
+        self._open: dict[int, float] = {}  # when calls that have not ended were meant to be sent
+        self._ending = threading.Lock()
         self._version = threading.local()
         self._client = FeedbackClient(
             load.target,
@@ -189,12 +196,25 @@ class _Callers:
             raise
         return self
 
+    def expect(self, number: int, intended: float) -> None:
+        """Counts a call from the moment it is meant to be sent: it may never be."""
+        with self._ending:
+            self._open[number] = intended
+
     def __exit__(self, kind: object, *exc_info: object) -> None:
         # No call begins after the last moment, and none outlives its timeout. Of a run that was
         # interrupted nobody waits for the rest.
         limit = self.start + self._load.seconds + self._load.timeout + _DRAIN_SECONDS
         for thread in self._threads if kind is None else ():
             thread.join(max(0.0, limit - time.monotonic()))
+        with self._ending:
+            # To leave out calls that a server was too slow for would hide just the worst ones.
+            now, late = time.monotonic() - self.start, self._open
+            self._open = {}
+        self._samples += [
+            Sample(number % len(self._load.payloads), intended, now, now, NOT_ANSWERED)
+            for number, intended in late.items()
+        ]
         self._end()
 
     def _end(self) -> None:
@@ -217,6 +237,7 @@ class _Callers:
             if call is None:
                 return
             number, intended = call
+            self.expect(number, intended)
             index = number % len(self._load.payloads)
             sent, scores, code = time.monotonic() - self.start, None, "OK"
             self._version.value = None
@@ -230,7 +251,9 @@ class _Callers:
             done = time.monotonic() - self.start
             kept = scores if self._load.keep_scores else None
             version = self._version.value
-            self._samples.append(Sample(index, intended, sent, done, code, version, kept))
+            with self._ending:
+                if self._open.pop(number, None) is not None:
+                    self._samples.append(Sample(index, intended, sent, done, code, version, kept))
 
 
 def send(client: FeedbackClient, payload: Payload, timeout: float | None = None) -> Scores:

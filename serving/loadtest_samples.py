@@ -10,6 +10,8 @@ from typing import Any
 from serving.batching import Scores
 
 PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
+NOT_ANSWERED = "NOT_ANSWERED"
+"""Code of a call that had not ended, or not even begun, when the load was given up."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Sample:
         intended: when it was meant to be sent, in seconds since the load began.
         sent: when it was.
         done: when its answer, or error, was there.
-        code: name of the gRPC code.
+        code: name of the gRPC code, or `NOT_ANSWERED`.
         version: version that answered, where one did.
         scores: the answer, where the load keeps answers.
     """

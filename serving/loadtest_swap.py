@@ -18,6 +18,7 @@ from serving.batching import Scores
 from serving.client import FeedbackClient, ServingError
 from serving.loadtest_load import Load, open_loop, send
 from serving.loadtest_samples import Sample, summary
+from serving.versions import version_number
 
 _POLL_SECONDS = 0.02
 TOLERANCE = 1e-5
@@ -46,10 +47,11 @@ def publish_copy(folder: Path, version: int | None = None) -> Path:
         SwapError: when the folder is no version, or the number is taken.
     """
     folder = folder.resolve()
-    if not folder.name.isdecimal() or not folder.is_dir():
+    if version_number(folder.name) is None or not folder.is_dir():
         raise SwapError(f"{folder} is no published version: expected a folder <base>/<integer>.")
     base = folder.parent
-    taken = [int(entry.name) for entry in base.iterdir() if entry.name.isdecimal()]
+    numbers = [version_number(entry.name) for entry in base.iterdir()]
+    taken = [number for number in numbers if number is not None]
     number = max(taken) + 1 if version is None else version
     target = base / str(number)
     if number in taken:

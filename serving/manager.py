@@ -77,9 +77,13 @@ class ModelManager:
         if self._watching.poll_seconds > 0:
             self._thread.start()
 
-    def close(self) -> None:
-        """Ends the looking and the loading, and frees each version after its last call."""
+    def halt(self) -> None:
+        """Ends the looking and the loading; what is served answers on."""
         self._stopped.set()
+
+    def close(self) -> None:
+        """Ends everything, and frees each version after its last call."""
+        self.halt()
         if self._thread.is_alive():
             self._thread.join()
         with self._changing:
@@ -107,15 +111,19 @@ class ModelManager:
             InvalidRequest: for a spec without a name, and an unknown label.
             Rejected: NOT_FOUND for an unknown model or version.
         """
-        served, version = self._find(spec)
-        with served.lease(version) as model:
-            if model is None:
-                raise Rejected(
-                    grpc.StatusCode.NOT_FOUND,
-                    f"Servable not found for request: version {version} of {spec.name!r}; this "
-                    f"server has versions {served.served()}.",
-                )
-            yield model
+        found, before = self._find(spec), None
+        while found != before:  # a label or a model may move on between the look and the lease
+            served, version = found
+            with served.lease(version) as model:
+                if model is not None:
+                    yield model
+                    return
+            before, found = found, self._find(spec)
+        raise Rejected(
+            grpc.StatusCode.NOT_FOUND,
+            f"Servable not found for request: version {version} of {spec.name!r}; this server has "
+            f"versions {served.served()}.",
+        )
 
     def statuses(self, spec: Any) -> list[VersionStatus]:
         """Returns where the versions that a `ModelSpec` asks for stand; all when it names none.

@@ -10,6 +10,7 @@ from typing import Any
 from google.protobuf import text_format
 
 from serving import server_wire
+from serving.versions import version_number
 
 
 class ConfigError(ValueError):
@@ -67,13 +68,13 @@ class ModelConfig:
 def scan(base: Path) -> dict[int, Path] | None:
     """Returns the folders of the versions in a base path; None when it cannot be read.
 
-    Names that are no integers, such as `.tmp-3`, are ignored, and so are files.
+    Other names, such as `.tmp-3`, are ignored, and so are files.
     """
     try:
         return {
-            int(entry.name): entry
+            number: entry
             for entry in base.iterdir()
-            if entry.name.isascii() and entry.name.isdecimal() and entry.is_dir()
+            if (number := version_number(entry.name)) is not None and entry.is_dir()
         }
     except OSError:
         return None

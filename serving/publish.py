@@ -81,7 +81,7 @@ def rollback(base: Base, label: Label = "stable") -> None:
 @app.command()
 def prune(
     base: Base,
-    keep: Annotated[int, typer.Option(min=1, help="How many of the highest versions stay.")],
+    keep: Annotated[int, typer.Option(min=1, help="How many of the highest complete ones stay.")],
 ) -> None:
     """Removes old versions; one with a label always stays."""
     with _reported() as console:

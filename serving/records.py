@@ -9,6 +9,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from serving import wire
+from serving.versions import version_number
 from tfrec_feedback.requests import SESSION, RequestError
 from tfrec_feedback.schema import Feature, Schema
 
@@ -68,8 +69,9 @@ def golden_file(path: Path) -> Path:
     if not path.is_dir():
         return path
     # Numbers, not names: 10 is newer than 9, and what is half published is no number.
-    versions = [entry for entry in path.iterdir() if entry.name.isdecimal()]
-    version = max(versions, key=lambda entry: int(entry.name), default=path)
+    found = [(version_number(entry.name), entry) for entry in path.iterdir()]
+    versions = [(number, entry) for number, entry in found if number is not None]
+    version = max(versions, default=(0, path))[1]
     if not (version / GOLDEN_FILE).is_file():
         raise RequestError(
             f"{version} holds no {GOLDEN_FILE}: expected the folder of a published version, or of "

@@ -238,12 +238,12 @@ class ServedModel:
 
 
 def _fingerprint(path: Path) -> object:
-    """Returns what changes when a version is published again."""
-    prints = []
-    for part in (path, path / "saved_model.pb", path / "variables"):
-        try:
+    """Returns what changes when a version is published again, repaired, or copied to its end."""
+    prints: list[object] = []
+    try:
+        for part in (path, *sorted(path.rglob("*"))):
             stat = part.stat()
-            prints.append((stat.st_ino, stat.st_mtime_ns))
-        except OSError:
-            prints.append((0, 0))
+            prints.append((str(part), stat.st_ino, stat.st_mtime_ns, stat.st_size))
+    except OSError as error:  # what cannot be read, or goes away meanwhile
+        prints.append(str(error))
     return prints

@@ -29,6 +29,7 @@ from serving.settings import Settings
 from serving.tls import TlsFiles
 
 _LOG = logging.getLogger(__name__)
+_ENDS = (signal.SIGTERM, signal.SIGINT)
 _MODELS, _LIMITS, _LOADING = "Models", "Limits", "Loading"
 _TLS, _WATCHED = "TLS", "Metrics, health and request log"
 
@@ -191,7 +192,9 @@ def serve(
     # What is imported stays. To look through it for garbage would hold up every call for 0.1 s.
     gc.collect()
     gc.freeze()
-    signals = _signals(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    signals = _signals(*_ENDS, signal.SIGHUP)
+    for number in _ENDS:
+        signal.signal(number, _leave)
     try:
         models = read_config_file(config_file) if config_file else models
         server = EmbeddedServer(models, address[1], address[0], settings)
@@ -199,6 +202,8 @@ def serve(
     except (ModelError, ConfigError, OSError) as error:
         console.print(f"Error: {error}", style="red", markup=False, highlight=False)
         raise typer.Exit(1) from error
+    for number in _ENDS:
+        signal.signal(number, lambda *_: None)  # from here on there are calls to finish first
     _announce(server, console)
     # On a thread: while versions load, the signal to stop is still heard.
     with futures.ThreadPoolExecutor(1, "reload") as reloads:
@@ -206,6 +211,11 @@ def serve(
             reloads.submit(_reload, server, config_file)
         console.print("Stopping: calls under way finish first.")
         server.stop(drain_seconds)
+
+
+def _leave(*_: object) -> None:
+    """Ends a server that has no callers yet."""
+    raise SystemExit(0)
 
 
 def _signals(*numbers: signal.Signals) -> socket.socket:

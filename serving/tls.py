@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import ssl
+from collections.abc import Callable
 from pathlib import Path
 
 import grpc
@@ -28,13 +30,31 @@ def credentials(files: TlsFiles) -> grpc.ServerCredentials:
     """Reads the files.
 
     Raises:
-        OSError: when one cannot be read, or is no PEM file.
+        OSError: when one cannot be read or used, or key and certificate do not belong together.
     """
     key, certificate = _pem(files.key), _pem(files.certificate)
     ca = _pem(files.client_ca) if files.client_ca else None
+    # gRPC itself would say no more than that it cannot listen.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    _usable(
+        f"{files.key} and {files.certificate} are no key and its certificate",
+        lambda: context.load_cert_chain(files.certificate, files.key, password=b""),
+    )
+    if files.client_ca:
+        _usable(
+            f"{files.client_ca} holds no certificates",
+            lambda: context.load_verify_locations(files.client_ca),
+        )
     return grpc.ssl_server_credentials(
         [(key, certificate)], root_certificates=ca, require_client_auth=ca is not None
     )
+
+
+def _usable(problem: str, load: Callable[[], None]) -> None:
+    try:
+        load()
+    except (ssl.SSLError, ValueError) as error:
+        raise OSError(f"{problem}: {error}. Pass PEM files; keys without a password.") from error
 
 
 def _pem(path: Path) -> bytes:

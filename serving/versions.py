@@ -20,7 +20,19 @@ from typing import Any
 
 LABELS_FILE = "labels.json"
 LABELS = ("stable", "canary")
+LARGEST_VERSION = 2**63 - 1
 _REMEMBERED = 10  # earlier versions of a label
+
+
+def version_number(name: str) -> int | None:
+    """Returns the version that a folder's name stands for.
+
+    Returns:
+        None for names that servers pass over: `.tmp-3`, and numbers that no request can hold,
+        which has 64 bits for them.
+    """
+    number = int(name) if name.isascii() and name.isdecimal() else LARGEST_VERSION + 1
+    return number if number <= LARGEST_VERSION else None
 
 
 class VersionError(RuntimeError):
@@ -64,8 +76,8 @@ def list_versions(base: Path) -> list[Version]:
 def _numbers(base: Path) -> set[int]:
     if not base.is_dir():
         raise VersionError(f"No folder {base}: expected one that holds versions 1, 2, ...")
-    names = [entry.name for entry in base.iterdir() if entry.is_dir()]
-    return {int(n) for n in names if n.isascii() and n.isdecimal() and str(int(n)) == n}
+    numbers = {version_number(entry.name) for entry in base.iterdir() if entry.is_dir()}
+    return {n for n in numbers if n is not None and (base / str(n)).is_dir()}
 
 
 def _describe(folder: Path) -> Version:
@@ -186,7 +198,7 @@ def rollback(base: Path, label: str) -> tuple[int, int]:
 
 
 def prune(base: Path, keep: int) -> list[int]:
-    """Removes old versions: all but the highest `keep`, and never one that has a label.
+    """Removes old versions: all below the highest `keep` complete ones, but for labelled ones.
 
     Returns:
         The versions that were removed.
@@ -197,8 +209,11 @@ def prune(base: Path, keep: int) -> list[int]:
     if keep < 1:
         raise VersionError(f"At least 1 version is kept, got {keep}.")
     labelled = {versions[0] for versions in read_labels(base).values()}
-    numbers = [version.number for version in list_versions(base)]
-    removed = [number for number in numbers[keep:] if number not in labelled]
+    versions = list_versions(base)
+    complete = [version.number for version in versions if version.complete]
+    lowest = complete[keep - 1] if len(complete) >= keep else 0
+    numbers = [version.number for version in versions if version.number < lowest]
+    removed = [number for number in numbers if number not in labelled]
     for number in removed:
         # Under a name that no server looks at, a version is gone at once and never half there.
         doomed = Path(tempfile.mkdtemp(prefix=f".pruned-{number}-", dir=base))

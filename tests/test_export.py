@@ -274,9 +274,9 @@ def test_published_versions_are_never_overwritten(model, version):
     assert [p.name for p in version.parent.iterdir()] == ["7"]
 
 
-@pytest.mark.parametrize("wrong", [0, -1])
+@pytest.mark.parametrize("wrong", [0, -1, 2**63])
 def test_versions_are_positive(model, tmp_path, wrong):
-    with pytest.raises(ExportError, match=f"positive integer, got {wrong}"):
+    with pytest.raises(ExportError, match=f"positive integer of 63 bits, got {wrong}"):
         publish(model, tmp_path / "dfn", version=wrong)
     assert not (tmp_path / "dfn").exists()
 

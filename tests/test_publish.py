@@ -87,6 +87,18 @@ def test_old_versions_are_removed_and_labelled_ones_stay(base):
     assert versions.prune(base, 1) == []
 
 
+def test_incomplete_versions_are_not_counted_among_those_that_stay(base):
+    (base / "10" / "saved_model.pb").unlink()
+    assert versions.prune(base, 1) == [1]
+    assert versions.prune(base, 5) == []
+    assert {"2", "10"} <= set(os.listdir(base))
+
+
+def test_numbers_of_more_than_64_bits_are_no_versions(base):
+    (base / str(2**63)).mkdir()
+    assert max(version.number for version in versions.list_versions(base)) == 10
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -68,8 +68,8 @@ def publish(
         CalibrationError: for `calibrate` with a model that cannot be calibrated.
     """
     version = int(time.time()) if version is None else version
-    if version < 1:
-        raise ExportError(f"A version is a positive integer, got {version}.")
+    if not 0 < version < 2**63:
+        raise ExportError(f"A version is a positive integer of 63 bits, got {version}.")
     base = Path(model_base)
     target = base / str(version)
     if target.exists():

@@ -80,6 +80,43 @@ def test_candidates_are_cut_and_put_together_again(make, fake):
     assert len(fake.requests) == 2
 
 
+class Rolling(FakeServer):
+    """Answers the first call, for the schema, and then by one version after the other."""
+
+    plan = ()
+
+    @property
+    def version(self):
+        number = len(self.requests)
+        return self.plan[min(number, len(self.plan) - 1)]
+
+
+@pytest.mark.parametrize(
+    ("plan", "messages"), [([7, 7, 9, 9], 3), ([9, 9, 9, 7, 7, 7], 2), ([7, 7, 9, 7, 7], 4)]
+)
+def test_a_request_is_scored_by_one_version_alone(make, plan, messages):
+    server = Rolling(bias={9: 100.0})
+    server.plan = plan  # the schema's, then a message's each
+    with server, make(server.target, "tiny", max_candidates_per_call=2) as client:
+        scores = client.rank(**REQUEST)["ctr"] - np.array(CTR)
+    assert scores.tolist() == [100.0 if plan[messages] == 9 else 0.0] * 3
+    assert len(server.requests) == messages
+
+
+def test_versions_that_keep_taking_turns_are_an_error(make):
+    server = Rolling()
+    server.plan = [7, 9] * 20
+    with server, make(server.target, "tiny", max_candidates_per_call=2) as client:
+        with pytest.raises(ServingError, match="took turns .* one request of 2 messages"):
+            client.rank(**REQUEST)
+
+
+def test_a_timeout_may_be_for_ever(make, fake):
+    with make(fake.target, "tiny", timeout=float("inf")) as client:
+        assert client.rank(**REQUEST)["ctr"].tolist() == CTR
+        assert client.rank(**REQUEST, timeout=1e12)["ctr"].tolist() == CTR
+
+
 def test_a_label_names_the_version(make, fake):
     with make(fake.target, "tiny", label="canary") as client:
         assert client.rank(**REQUEST)["ctr"].tolist() == [value + 100 for value in CTR]

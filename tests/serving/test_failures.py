@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import grpc
 import numpy as np
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from serving import server_wire, wire
 from serving.client import FeedbackClient
@@ -383,3 +384,16 @@ def test_a_stopped_command_exits_with_0(base_path, number):
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 0
     assert "Traceback" not in errors
+
+
+def test_a_server_that_stops_does_not_wait_for_who_watches_its_health(base):
+    server = FeedbackServer(base, "scaled", settings=PATIENT)
+    server.start()
+    with grpc.insecure_channel(server.target) as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+        stopping = threading.Thread(target=server.stop, args=(float("inf"),), daemon=True)
+        stopping.start()
+        assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        stopping.join(60)
+        assert not stopping.is_alive()

@@ -155,6 +155,38 @@ def test_wrong_options_and_requests_exit_with_2(requests_json, tmp_path, capsys)
         assert "are too many" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--closed", "--rate", 5], "--rate: of no use for --closed"),
+        (["--concurrency", 3, "--p99-ms", 5], "--concurrency, --p99-ms: of no use for an open"),
+        (["--flags", "flags.txt"], "--flags: of no use for an open loop"),
+        (["--rehearse-swap", "x", "--closed"], "--rehearse-swap and --closed do not go together"),
+        (["--rehearse-swap", "x", "--candidates", 10], "--candidates: of no use for --rehearse"),
+        (["--rehearse-swap", "x", "--rate", 5, 6], "--rehearse-swap takes one --rate"),
+        (["--json", "none/report.json"], "there is no folder none"),
+    ],
+)
+def test_options_that_a_load_has_no_use_for_are_refused(options, says, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run("--target", "localhost:1", "--requests", "x", *options)
+    assert stop.value.code == 2
+    assert says in capsys.readouterr().err
+
+
+def test_options_that_tuning_has_no_use_for_are_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run("--tune", tmp_path, "--seed", 3, "--timeout", 1)
+    assert "--seed, --timeout: of no use for --tune" in capsys.readouterr().err
+
+
+def test_a_load_without_a_call_says_so(requests_json, capsys):
+    with FakeServer() as server:
+        options = ["--target", server.target, "--requests", requests_json]
+        assert run(*options, "--rate", 0.001, "--seconds", 0.2) == 2
+    assert "raise --rate or --seconds" in capsys.readouterr().err
+
+
 def swap(server, folder, seconds=2.4, rate=40.0):
     load = Load(server.target, "tiny", [REQUEST, REQUEST | {"histories": {}}], seconds)
     return rehearse(load, rate, folder, threads=8)

@@ -81,6 +81,19 @@ def test_no_collection_of_garbage_looks_through_what_was_there_before_the_load(m
     assert gc.get_freeze_count() == 0
 
 
+def test_calls_that_a_server_was_too_slow_for_are_counted_as_failed(monkeypatch):
+    monkeypatch.setattr(loadtest_load, "_DRAIN_SECONDS", 0.0)
+    with FakeServer(delay=0.2) as server:
+        samples = open_loop(load(server, seconds=1.0, timeout=0.5), rate=60.0, threads=1)
+    assert len(samples) == len(list(poisson_arrivals(60.0, 1.0, 0))) > 40
+    found = summary(samples)
+    assert found["codes"]["NOT_ANSWERED"] == found["failed"] > 20
+    # They waited from the moment they were meant to be sent until the load was given up.
+    left = [s for s in samples if s.code == "NOT_ANSWERED"]
+    assert {s.done for s in left} == {left[0].done}
+    assert left[0].done >= 1.4 and min(s.latency for s in left) > 0.4
+
+
 def test_what_was_passed_over_before_a_load_stays_so():
     gc.freeze()
     try:

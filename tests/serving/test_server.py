@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from serving import wire
 from serving.client import FeedbackClient, ServingError
 from serving.server import FeedbackServer, Settings
 from serving.tensors import from_proto, to_proto
+from tests.serving.calling import PATIENT
 from tests.serving.tiny_model import CTR, REQUEST
 
 
@@ -77,6 +79,16 @@ def test_a_taken_port_is_refused(base_path, server):
     with pytest.raises(OSError, match=rf"Cannot listen on 127\.0\.0\.1:{port}"):
         second.start()
     second.stop()
+
+
+def test_a_server_that_cannot_listen_leaves_nothing_behind(base_path, server, tmp_path):
+    _, _, port = server.target.rpartition(":")
+    settings = dataclasses.replace(PATIENT, request_log=tmp_path, request_log_rate=1.0)
+    second = FeedbackServer(base_path, "tiny", port=int(port), settings=settings)
+    with pytest.raises(OSError, match="the port is taken"):
+        second.start()
+    assert second.manager.served("tiny") == []
+    assert "request log" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_a_stopped_server_frees_its_port(base_path):

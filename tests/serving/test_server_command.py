@@ -16,7 +16,7 @@ from serving import server_wire, wire
 from serving.server import _reload
 from serving.warmup import MAX_RECORDS, WARMUP_FILE
 from tests.serving.calling import connected, refusal, wait_until
-from tests.serving.scaled_model import publish, rank_request
+from tests.serving.scaled_model import publish, publish_corrupt, rank_request
 
 
 @contextlib.contextmanager
@@ -107,6 +107,34 @@ def test_sigterm_is_heard_while_a_version_loads(templates, tmp_path):
         said = server.process.communicate(timeout=120)[1]
         assert server.process.returncode == 0
     assert "Stopping" in said and "version 2 is not served" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_server_that_has_not_started_stops_at_once(tmp_path, number):
+    publish_corrupt(tmp_path, 1)
+    waits = ("--max-load-retries", 9, "--load-retry-seconds", 600)
+    options = ("--model-base-path", tmp_path, "--model-name", "scaled", *waits)
+    program = (
+        "import typer, serving.manager as manager\n"
+        "from serving.server import main\n"
+        "look = manager.check_complete\n"
+        "manager.check_complete = lambda path: (print('loading', flush=True), look(path))\n"
+        "typer.run(main)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *map(str, options)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout.readline() == "loading\n"
+        process.send_signal(number)
+        said = process.communicate(timeout=120)[1]
+    finally:
+        process.kill()
+    assert process.returncode == 0
     assert "Traceback" not in said
 
 

@@ -78,6 +78,20 @@ def test_files_that_are_no_certificates_are_refused(pem, base_path, tmp_path):
             FeedbackServer(base_path, "tiny", settings=settings)
 
 
+def test_files_that_do_not_belong_together_are_named(pem, base_path, tmp_path):
+    (tmp_path / "junk").write_text("-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n")
+    server = pem / "server.key", pem / "server.pem"
+    for chosen, expected in (
+        ((pem / "client.key", pem / "server.pem"), "client.key and .*server.pem are no key and"),
+        ((pem / "server.pem", pem / "server.key"), "are no key and its certificate"),
+        ((pem / "server.key", tmp_path / "junk"), "junk are no key and its certificate"),
+        ((*server, tmp_path / "junk"), "junk holds no certificates"),
+    ):
+        settings = dataclasses.replace(PATIENT, tls=TlsFiles(*chosen))
+        with pytest.raises(OSError, match=expected):
+            FeedbackServer(base_path, "tiny", settings=settings)
+
+
 def test_no_secret_is_written_to_any_log(pem, base_path, tmp_path, caplog):
     caplog.set_level(logging.DEBUG)
     settings = with_tls(pem, True, request_log=tmp_path, request_log_rate=1.0)

@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from serving import server_wire, wire
+from serving.calls import Rejected
 from serving.embedded import EmbeddedServer
 from serving.loader import ModelError
 from serving.manager import ModelManager, Watching
@@ -204,7 +205,9 @@ def test_a_server_that_stops_waits_for_no_load(templates, tmp_path):
 
     manager = managed(templates, tmp_path, load)
     with loading(manager, begun):
-        manager.close()
+        manager.halt()
+    assert manager.served("scaled") == [1]
+    manager.close()
     begun.clear()
     shutil.copytree(templates[1], tmp_path / "3")
     manager.rescan()
@@ -351,3 +354,64 @@ def test_status_of_an_unknown_model_or_version_is_not_found(templates, tmp_path)
         for spec in ({"name": "other"}, {"name": "scaled", "version": {"value": 9}}):
             assert refusal(caller, method, method.request(model_spec=spec))[0] == "NOT_FOUND"
         assert refusal(caller, method, method.request())[0] == "INVALID_ARGUMENT"
+
+
+def test_a_number_that_no_request_can_hold_is_passed_over(templates, tmp_path):
+    publish(templates[1], tmp_path, 2**63)
+    with pytest.raises(ModelError, match="expected folders named by integers"):
+        FeedbackServer(tmp_path, "scaled", settings=PATIENT)
+    publish(templates[2], tmp_path, 2**63 - 1)
+    with FeedbackServer(tmp_path, "scaled", settings=PATIENT) as server, connected(server) as call:
+        assert call.version() == 2**63 - 1
+        assert call.states() == {2**63 - 1: (AVAILABLE, 0)}
+
+
+@pytest.mark.parametrize("part", ["variables/variables.index", "assets.extra/warm_up"])
+def test_a_failed_version_is_tried_again_once_any_of_its_files_changes(tmp_path, part):
+    tries = []
+
+    def load(name, path, steps):
+        tries.append(int(path.name))
+        if (path / part).read_text() != "whole" and path.name == "2":
+            raise ModelError("half a file")
+        return FakeModel()
+
+    for version in ("1", "2"):
+        file = tmp_path / version / part
+        file.parent.mkdir(parents=True)
+        (tmp_path / version / "saved_model.pb").touch()
+        file.write_text("half")
+    manager = ModelManager([ModelConfig("scaled", tmp_path)], load, Watching(0, 0, 0))
+    manager.rescan()
+    assert (tries, manager.served("scaled")) == ([2, 1], [1])
+    file.write_text("whole")
+    manager.rescan()
+    assert (tries, manager.served("scaled")) == ([2, 1, 2], [2])
+    manager.close()
+
+
+def test_a_label_that_moves_on_while_it_is_looked_up_is_looked_up_again(templates, tmp_path):
+    def config(label):
+        policy = VersionPolicy.specific(label)
+        return ModelConfig("scaled", tmp_path, policy, {"stable": label})
+
+    for version in ("1", "2"):
+        shutil.copytree(templates[1], tmp_path / version)
+    manager = ModelManager([config(1)], lambda *_: FakeModel(), Watching(0, 0, 0))
+    find, moved = manager._find, []
+
+    def slow(spec):
+        found = find(spec)
+        if not moved:
+            moved.append(manager.reload([config(2)]))
+        return found
+
+    manager._find = slow
+    spec = wire.ModelSpec(name="scaled", version_label="stable")
+    with manager.lease(spec) as model:
+        assert isinstance(model, FakeModel)
+    assert moved and manager.served("scaled") == [2]
+    with pytest.raises(Rejected, match="version 1 of 'scaled'; this server has versions .2."):
+        with manager.lease(wire.ModelSpec(name="scaled", version={"value": 1})):
+            pass
+    manager.close()
