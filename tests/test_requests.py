@@ -181,6 +181,7 @@ def test_what_is_no_finite_number_is_refused(value, expected):
         ({"context": {"hour": 1, "langs": [], "huor": 1}}, "unknown 'huor'.*mean 'hour'"),
         ({"context": {"hour": 1, "langs": "de"}}, "multi-valued: entry 0 must be a list"),
         ({"context": {"hour": 1, "langs": [3]}}, r"context\.langs: expected text, got 3 \(int\)"),
+        ({"context": {"hour": 1, "langs": ["\ud800"]}}, r"langs: expected Unicode text, got '.ud8"),
         ({"context": [1]}, "context must be a mapping, got list"),
         ({"histories": {"clik": []}}, "histories has unknown 'clik'.*mean 'click'"),
         ({"histories": [1]}, "histories must be a mapping, got list"),

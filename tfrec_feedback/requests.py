@@ -260,7 +260,10 @@ def _strings(values: Any, where: str) -> np.ndarray:
     for i, value in enumerate(values):
         if not isinstance(value, str | bytes):
             raise RequestError(f"{where}: expected text, got {value!r} ({type(value).__name__}).")
-        encoded[i] = value.encode("utf-8") if isinstance(value, str) else bytes(value)
+        try:
+            encoded[i] = value.encode("utf-8") if isinstance(value, str) else bytes(value)
+        except UnicodeEncodeError as error:  # half a surrogate pair, as JSON may hold
+            raise RequestError(f"{where}: expected Unicode text, got {value!r}.") from error
     return encoded
 
 
