@@ -16,7 +16,7 @@ from serving.cores import usable_cores
 from serving.draining import CountingPool, Door
 from serving.http_port import HttpPort
 from serving.inference import Runner
-from serving.loader import LoadedModel, ModelError
+from serving.loader import LoadedModel, ModelError, check_complete
 from serving.manager import ModelManager
 from serving.metrics import Metrics
 from serving.model_config import ModelConfig, VersionPolicy
@@ -193,6 +193,7 @@ class EmbeddedServer:
     def _load(self, name: str, path: Path, steps: Steps) -> LoadedModel:
         """Loads and warms up a version; counts both."""
         try:
+            check_complete(path)
             model = LoadedModel(name, path, self._settings.threads, steps)
         except ModelError:
             self.metrics.loads.add(str(path), "fail")

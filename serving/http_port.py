@@ -113,6 +113,8 @@ def _handler(answer: Callable[[str, str, bytes], Answer]) -> type:
         def do_GET(self) -> None:  # noqa: N802
             self._reply(answer("GET", self.path, b""))
 
+        do_HEAD = do_GET  # noqa: N815
+
         def do_POST(self) -> None:  # noqa: N802
             length = self.headers.get("Content-Length", "")
             if not (length.isascii() and length.isdecimal()):
@@ -137,7 +139,8 @@ def _handler(answer: Callable[[str, str, bytes], Answer]) -> type:
             self.send_header("Content-Length", str(len(body)))
             self.send_header("X-Content-Type-Options", "nosniff")
             self.end_headers()
-            self.wfile.write(body)
+            if self.command != "HEAD":
+                self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
             """Paths may hold what is nobody else's business: they are not logged."""

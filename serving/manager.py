@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 
 from serving.calls import Rejected
-from serving.loader import LoadedModel, ModelError, check_complete
+from serving.loader import LoadedModel, ModelError
 from serving.model_config import ModelConfig
 from serving.served_model import ServedModel, VersionStatus
 from serving.steps import QuietSteps, Steps
@@ -239,7 +239,6 @@ class ModelManager:
         """Loads a version, again when that fails: it may be a passing fault of the disk."""
         for tries_left in reversed(range(1 + self._watching.max_load_retries)):
             try:
-                check_complete(path)
                 return self._load_once(name, path, steps)
             except ModelError:
                 if not tries_left or self._stopped.wait(self._watching.retry_seconds):

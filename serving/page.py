@@ -118,9 +118,10 @@ class ScoringPage:
             return self._page(400, error=str(error))
         if not chosen:
             return self._page(200)
-        if not (chosen.isascii() and chosen.isdecimal() and int(chosen[:9]) < len(self._golden)):
+        number = int(chosen) if chosen.isascii() and chosen.isdecimal() and len(chosen) < 10 else -1
+        if not 0 <= number < len(self._golden):
             return self._page(404, error=f"There is no golden request {chosen[:20]!r}.")
-        return self._page(200, text=self._golden[int(chosen)], picked=int(chosen))
+        return self._page(200, text=self._golden[number], picked=number)
 
     def _score(self, body: bytes) -> Response:
         text = ""

@@ -86,6 +86,13 @@ def test_promql_asks_for_what_the_server_counts(expression):
         assert expression.count(opening) == expression.count(closing)
 
 
+@pytest.mark.parametrize("expression", expressions())
+def test_no_growth_is_asked_for_of_what_is_counted_by_version(expression):
+    """A version's series begins where it ends: its `increase` is 0 from the first sample on."""
+    for grown in re.findall(r"(?:rate|increase)\((\S+?)[{\[]", expression):
+        assert "model_path" not in labels_of(grown)
+
+
 def test_every_alert_says_what_it_means_and_what_to_do():
     rules = yaml.safe_load((DOCKER / "prometheus" / "rules.yml").read_text("utf-8"))
     alerts = [r for group in rules["groups"] for r in group["rules"] if "alert" in r]

@@ -98,7 +98,7 @@ def test_a_golden_request_is_picked_by_its_number(page):
     status, content_type, content = page.handle("GET", "/?golden=1", b"")
     assert (status, content_type) == (200, "text/html; charset=utf-8")
     assert area_of(content.decode()) == pretty(REQUEST | {"histories": {}})
-    for wrong in ("2", "-1", "x", "9" * 5000, ATTACK):
+    for wrong in ("2", "-1", "x", "9" * 5000, "0000000009", ATTACK):
         status, _, content = page.handle("GET", "/?" + urlencode({"golden": wrong}), b"")
         assert status == 404
         assert "There is no golden request" in error_of(content.decode())

@@ -116,10 +116,10 @@ def test_a_server_that_has_not_started_stops_at_once(tmp_path, number):
     waits = ("--max-load-retries", 9, "--load-retry-seconds", 600)
     options = ("--model-base-path", tmp_path, "--model-name", "scaled", *waits)
     program = (
-        "import typer, serving.manager as manager\n"
+        "import typer, serving.embedded as embedded\n"
         "from serving.server import main\n"
-        "look = manager.check_complete\n"
-        "manager.check_complete = lambda path: (print('loading', flush=True), look(path))\n"
+        "look = embedded.check_complete\n"
+        "embedded.check_complete = lambda path: (print('loading', flush=True), look(path))\n"
         "typer.run(main)\n"
     )
     process = subprocess.Popen(

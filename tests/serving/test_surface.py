@@ -1,6 +1,7 @@
 """Classify, Regress and MultiInference, reloads, metrics and the HTTP port, as callers see them."""
 
 import dataclasses
+import http.client
 import json
 import re
 import threading
@@ -280,6 +281,16 @@ def test_http_refuses_what_it_does_not_have(running):
     assert get(running, "/metrics", b"x")[0] == 405
     assert get(running, "/none")[0] == 404
     assert get(running, "/score", b"x" * (2 << 20))[0] == 413
+
+
+def test_heads_of_pages_can_be_asked_for(running):
+    for path, status in (("/", 200), ("/healthz", 200), ("/metrics", 200), ("/none", 404)):
+        connection = http.client.HTTPConnection("127.0.0.1", running.http_port, timeout=30)
+        connection.request("HEAD", path)
+        answer = connection.getresponse()
+        assert (answer.status, answer.read()) == (status, b"")
+        assert int(answer.headers["Content-Length"]) > 0
+        connection.close()
 
 
 def test_the_scoring_page_ranks_with_the_served_version(tmp_path):
