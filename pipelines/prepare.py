@@ -21,11 +21,13 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from pipelines.console import fail
+from pipelines.console import reported_errors
 from pipelines.prepare_summary import summarise_interactions, summarise_requests
+from tfrec_feedback.data.folder import check_output
 from tfrec_feedback.data.history import FEEDBACKS, KINDS
 from tfrec_feedback.data.interactions import prepare_interactions
-from tfrec_feedback.data.prepare import check_output, prepare
+from tfrec_feedback.data.manifest import Manifest
+from tfrec_feedback.data.prepare import prepare
 from tfrec_feedback.data.sources import (
     INTERACTION_SOURCES,
     SOURCES,
@@ -40,6 +42,8 @@ _OF_INTERACTIONS = {
     "simulated-interactions": ("num_users", "num_items", "seed"),
 }
 """The options that sources of interactions take, beside `_ALWAYS`."""
+_OF_SCHEMAS = ("history_length", "samples", "sessions", "histories")
+"""The options that a schema decides."""
 
 
 class _Stages:
@@ -131,10 +135,10 @@ def main(  # noqa: PLR0913 - one parameter an option
     num_days: Annotated[int | None, typer.Option(help="Of a simulated log.")] = None,
 ) -> None:
     """Prepares a feedback log (TFRecords of requests) or interactions (Parquet) for training."""
-    given = {"num_users": num_users, "num_items": num_items, "num_days": num_days}
+    simulated = {"num_users": num_users, "num_items": num_items, "num_days": num_days}
     console = Console()
-    try:
-        check_output(output, overwrite)
+    with reported_errors():
+        check_output(output, overwrite, [path for path in (input, schema) if path])
         if source in INTERACTION_SOURCES:
             _check_options(ctx, source)
             started = time.perf_counter()
@@ -143,13 +147,15 @@ def main(  # noqa: PLR0913 - one parameter an option
                 input,
                 strict=strict,
                 clean_rating=clean_rating,
-                **_simulation(source, given, seed),
+                **_simulation(source, simulated, seed),
             )
             manifest = prepare_interactions(found, output, overwrite)
             summarise_interactions(console, manifest, time.perf_counter() - started)
+            _note_validation(console, manifest)
             return
         if clean_rating is not None:
             raise ValueError(f"--clean-rating: only for `adt-ratings`, got `--source {source}`.")
+        _check_schema_options(ctx, schema)
         with _progress(console) as progress:
             stages = _Stages(progress)
             described = Schema.from_json(schema) if schema else None
@@ -159,7 +165,7 @@ def main(  # noqa: PLR0913 - one parameter an option
                 input,
                 strict=strict,
                 multi_valued=_multi_valued(described),
-                **_simulation(source, given, seed),
+                **_simulation(source, simulated, seed),
             )
             stages("reading", 1, 1)
             manifest = prepare(
@@ -181,9 +187,17 @@ def main(  # noqa: PLR0913 - one parameter an option
                 overwrite=overwrite,
                 progress=stages,
             )
-    except (ValueError, OSError) as error:
-        fail(error)
     summarise_requests(console, manifest, stages.seconds)
+    _note_validation(console, manifest)
+
+
+def _note_validation(console: Console, manifest: Manifest) -> None:
+    if manifest.split("validation").requests == 0:
+        console.print(
+            "Note: the validation split is empty, and training needs one: change --split, or the "
+            "splits of the data themselves.",
+            soft_wrap=True,
+        )
 
 
 def _progress(console: Console) -> Progress:
@@ -218,13 +232,27 @@ def _simulation(source: str, given: dict[str, int | None], seed: int) -> dict[st
 def _check_options(ctx: typer.Context, source: str) -> None:
     """Raises for options that only a log has a use for, or a source of another kind."""
     usable = (*_ALWAYS, *_OF_INTERACTIONS[source])
-    sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
-    given = [name for name, found in sources.items() if found and found.name != "DEFAULT"]
-    wrong = [name for name in given if name not in usable]
+    wrong = [name for name in _given(ctx) if name not in usable]
     if wrong:
         raise ValueError(
             f"{_flags(wrong)}: not for `--source {source}`, which takes {_flags(usable)}."
         )
+
+
+def _check_schema_options(ctx: typer.Context, schema: Path | None) -> None:
+    """Raises for options that a given schema decides."""
+    wrong = [name for name in _given(ctx) if name in _OF_SCHEMAS]
+    if schema is not None and wrong:
+        raise ValueError(
+            f"{_flags(wrong)}: not with `--schema`, which decides them. Leave them out, or change "
+            f"the histories of {schema}."
+        )
+
+
+def _given(ctx: typer.Context) -> list[str]:
+    """Returns the names of the options that are not left at their default."""
+    sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
+    return [name for name, found in sources.items() if found and found.name != "DEFAULT"]
 
 
 def _flags(names: Iterable[str]) -> str:

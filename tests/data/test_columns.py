@@ -20,6 +20,11 @@ def infer(values, multi_valued=None):
     ("text", "values", "kind"),
     [
         (["1", "-2", "9007199254740993"], [1, -2, 9007199254740993], "i"),
+        (["9223372036854775807", "-9223372036854775808"], [2**63 - 1, -(2**63)], "i"),
+        (["9223372036854775808", "1", ""], ["9223372036854775808", "1", ""], "O"),
+        (["9" * 5000, "1"], ["9" * 5000, "1"], "O"),
+        (["1.0", "2.0"], [1.0, 2.0], "f"),
+        (["1.0", "2", "2.5"], [1.0, 2.0, 2.5], "f"),
         (["1", ""], [1, -1], "i"),
         (["1", "2.5", ""], [1.0, 2.5, -1.0], "f"),
         (["1", "a", ""], ["1", "a", ""], "O"),
@@ -45,6 +50,8 @@ def test_numbers_that_are_not_finite_are_malformed(bad):
 def test_a_bar_makes_a_column_multi_valued():
     assert infer(["a|b", "c", ""])[0].tolist() == [("a", "b"), ("c",), ()]
     assert infer(["1|2", "3"])[0].tolist() == [(1, 2), (3,)]
+    assert infer([f"{2**63 - 1}|2"])[0].tolist() == [(2**63 - 1, 2)]
+    assert infer([f"{2**63}|2", "3"])[0].tolist() == [(str(2**63), "2"), ("3",)]
     assert infer(["a|b", "c"], frozenset())[0].tolist() == ["a|b", "c"]
     assert infer(["a", "c"], frozenset({"item_x"}))[0].tolist() == [("a",), ("c",)]
 
@@ -52,6 +59,32 @@ def test_a_bar_makes_a_column_multi_valued():
 def test_ids_are_never_multi_valued():
     frame = pd.DataFrame({"user_id": ["a|b", "c"], FILE: "f", LINE: [2, 3]})
     assert infer_types(frame, Malformed(frame))["user_id"].tolist() == ["a|b", "c"]
+
+
+def infer_ids(name, *values):
+    frame = pd.DataFrame({name: values}, dtype="str").assign(
+        **{FILE: "f", LINE: range(len(values))}
+    )
+    malformed, report = Malformed(frame), Report()
+    typed = infer_types(frame, malformed)[name]
+    return typed.loc[malformed.drop(report, strict=False).index].tolist()
+
+
+def test_ids_are_integers_or_text_and_never_floats():
+    snowflakes = [1234567890123456700 + i for i in range(20)]
+    assert infer_ids("user_id", *map(str, snowflakes)) == snowflakes
+    hashes = [str(2**64 - 1 - i) for i in range(20)]
+    assert infer_ids("item_id", *hashes, "7") == [*hashes, "7"]
+    assert infer_ids("user_id", "12.0", "7", "1e3", "nan") == [12, 7, 1000]
+    assert infer_ids("item_id", "12.0", "a", "1.5") == ["12.0", "a", "1.5"]
+    assert infer_ids("request_id", "12.0", "007") == ["12", "007"]
+
+
+@pytest.mark.parametrize("name", ["user_id", "item_id", "request_id"])
+@pytest.mark.parametrize("bad", ["1.5", "1.2345678901234568e+18", "9007199254740992.0", "1e999"])
+def test_ids_that_are_rounded_numbers_are_refused(name, bad):
+    with pytest.raises(EventLogError, match=rf"'{name}' should hold integers or text.*Write the"):
+        infer_ids(name, "1", bad, "2")
 
 
 def test_splitting_keeps_text_when_one_value_is_not_a_number():
@@ -80,6 +113,10 @@ def test_a_multi_valued_column_is_cut_to_its_feature():
     [
         (["a"], Identity(5), "should hold int64 values"),
         ([1.5], Identity(5), "whole numbers, got 1.5"),
+        ([2.0**53, 1.0], Identity(5), "whole numbers, got 9007199254740992.0"),
+        (["9223372036854775808", "1"], Identity(5), "whole numbers, got 9223372036854775808"),
+        (["9223372036854775808", "-1"], Identity(5), "whole numbers, got 9223372036854775808"),
+        (["18446744073709551616", "1"], Identity(5), "whole numbers, got 18446744073709551616"),
         ([np.inf], Buckets((1.0,)), "not finite"),
         ([1e300], Buckets((1.0,)), "beyond float32"),
         ([(1,)], Identity(5), "multi-valued"),

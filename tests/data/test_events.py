@@ -2,7 +2,14 @@ import pandas as pd
 import pytest
 
 from tests.data.logs import small_events, small_source
-from tfrec_feedback.data.events import FILE, LINE, EventLogError, check_columns, clean_events
+from tfrec_feedback.data.events import (
+    FILE,
+    LINE,
+    EventLogError,
+    check_columns,
+    clean_events,
+    whole_ids,
+)
 from tfrec_feedback.data.manifest import Report
 
 GOOD = {"user_id": "u", "item_id": "i", "timestamp": "5", "click": "1", "like": "0", "dislike": "0"}
@@ -78,6 +85,14 @@ def test_a_source_tells_context_from_candidate_columns():
     source = small_source()
     assert source.context_columns == ("user_id", "context_hour", "user_country")
     assert source.candidate_columns == ("item_id", "item_tags", "item_price")
+
+
+@pytest.mark.parametrize("name", ["user_id", "item_id", "request_id"])
+def test_a_source_refuses_ids_that_are_floats(name):
+    events = small_events().assign(**{name: [1.0, 2.0, 3.0, 1.0, 4.0, 3.0]})
+    with pytest.raises(EventLogError, match=f"small: column '{name}' .*got floats.*whole_ids"):
+        small_source(events)
+    assert small_source(events.assign(**{name: whole_ids(name, events[name])})).events is not None
 
 
 def test_history_features_are_the_id_and_what_is_not_a_float():

@@ -6,8 +6,10 @@ import pytest
 
 from tests.data.logs import small_events
 from tfrec_feedback.data.events import EventLogError
-from tfrec_feedback.data.sources import load_source
+from tfrec_feedback.data.grouping import group_requests
+from tfrec_feedback.data.sources import load_interaction_source, load_source
 from tfrec_feedback.data.sources.files import read_events
+from tfrec_feedback.data.vocabulary import infer_schema
 
 HEADER = "user_id,item_id,timestamp,click,like,dislike,item_tags,item_price\n"
 
@@ -112,6 +114,68 @@ def test_missing_parquet_values_are_filled_and_integers_stay_integers(tmp_path):
     assert source.report.malformed == {"user_id: expected a value": 1}
 
 
+def parquet(tmp_path, **columns):
+    length = len(next(iter(columns.values())))
+    counted = ("user_id", "item_id", "timestamp")
+    table = {name: list(range(length)) for name in counted}
+    table |= {flag: [0] * length for flag in ("click", "like", "dislike")}
+    pq.write_table(pa.table({**table, **columns}), tmp_path / "log.parquet")
+    return read_events(tmp_path / "log.parquet")
+
+
+@pytest.mark.parametrize("name", ["user_id", "item_id"])
+def test_whole_parquet_floats_of_ids_are_integers(tmp_path, name):
+    source = parquet(
+        tmp_path, **{name: pa.array([12.0, None, 7.0]), "item_length": [1.0, 2.0, 3.0]}
+    )
+    assert source.events[name].tolist() == [12, 7]
+    assert source.events[name].dtype == "int64"
+    assert source.report.malformed == {f"{name}: expected a value": 1}
+    assert source.events["item_length"].dtype == "float64"
+
+
+def test_whole_parquet_floats_of_requests_are_the_integers_they_were(tmp_path):
+    source = parquet(tmp_path, user_id=[1, 1], request_id=[5.0, 7.0])
+    assert group_requests(source.events).request_id.tolist() == ["5", "7"]
+
+
+@pytest.mark.parametrize("name", ["user_id", "item_id", "request_id"])
+@pytest.mark.parametrize(
+    ("bad", "dtype"), [(1.5, "float64"), (2.0**53, "float64"), (2.0**24, "float32"), (np.inf, "f8")]
+)
+def test_parquet_ids_that_are_rounded_numbers_are_refused(tmp_path, name, bad, dtype):
+    with pytest.raises(EventLogError, match=f"'{name}' should hold integers or text"):
+        parquet(tmp_path, **{name: np.array([1.0, bad], dtype)})
+
+
+def test_unsigned_parquet_integers_are_text_where_they_do_not_fit(tmp_path):
+    big = 2**63
+    source = parquet(
+        tmp_path,
+        user_id=pa.array([big, big + 1, 3], pa.uint64()),
+        item_id=pa.array([1, 2, 3], pa.uint64()),
+        item_maker=pa.array([big, None, 3], pa.uint64()),
+        item_tags=pa.array([[big, 1], None, [3]], pa.list_(pa.uint64())),
+        item_colours=pa.array([[2, 1], None, [3]], pa.list_(pa.uint64())),
+    )
+    events = source.events
+    assert events["user_id"].tolist() == [str(big), str(big + 1), "3"]
+    assert events["item_id"].tolist() == [1, 2, 3]
+    assert events["item_maker"].tolist() == [str(big), "", "3"]
+    assert events["item_tags"].tolist() == [(str(big), "1"), (), ("3",)]
+    assert events["item_colours"].tolist() == [(2, 1), (), (3,)]
+    assert [f.dtype for f in infer_schema(source, np.arange(3), 5).features] == [
+        *["string", "int64", "string", "string", "int64"]
+    ]
+
+
+def test_large_ids_of_a_csv_keep_users_apart(tmp_path):
+    ids = [1234567890123456700 + i for i in range(20)]
+    source = read_events(write(tmp_path, *(f"{i},a,5,1,0,0,x,1" for i in ids)))
+    assert source.events["user_id"].tolist() == ids
+    assert infer_schema(source, np.arange(20), 5).feature("user_id").dtype == "int64"
+
+
 def test_infinite_parquet_numbers_are_malformed(tmp_path):
     events = small_events()
     events.loc[2, "item_price"] = np.inf
@@ -148,6 +212,13 @@ def test_the_source_s_name_and_path_are_checked(tmp_path):
         load_source("events")
     with pytest.raises(EventLogError, match="No such file"):
         load_source("events", tmp_path / "none.csv")
+
+
+def test_a_simulation_reads_nothing(tmp_path):
+    with pytest.raises(EventLogError, match=r"'simulated' is simulated and reads nothing, got"):
+        load_source("simulated", tmp_path)
+    with pytest.raises(EventLogError, match="'simulated-interactions' is simulated"):
+        load_interaction_source("simulated-interactions", tmp_path)
 
 
 def test_a_simulated_log_comes_with_its_truth():

@@ -125,6 +125,9 @@ def test_an_interrupted_preparation_leaves_no_manifest(tmp_path, monkeypatch):
         prepare_interactions(small_source(), tmp_path, overwrite=True)
     with pytest.raises(ManifestError, match="was interrupted"):
         load_manifest(tmp_path)
+    monkeypatch.undo()
+    manifest = prepare_interactions(small_source(), tmp_path)
+    assert load_manifest(tmp_path) == manifest
 
 
 def test_interactions_are_not_read_as_requests_nor_requests_as_interactions(tmp_path, tiny_data):

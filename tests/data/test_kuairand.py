@@ -89,6 +89,31 @@ def test_missing_files_and_columns_are_named(folder):
         read_pure(folder)
 
 
+@pytest.mark.parametrize(
+    ("name", "column"),
+    [
+        (LOG_FILE, "tab"),
+        (USER_FILE, "follow_user_num_range"),
+        (USER_FILE, "onehot_feat17"),
+        (USER_FILE, "user_id"),
+        (VIDEO_FILE, "tag"),
+        (VIDEO_FILE, "video_id"),
+    ],
+)
+def test_a_file_without_a_column_is_named(folder, name, column):
+    text = (folder / name).read_text()
+    (folder / name).write_text(text.replace(column, f"{column}_", 1))
+    with pytest.raises(EventLogError, match=rf"{name} has no columns \['{column}'\]; it has"):
+        read_pure(folder)
+
+
+def test_a_rated_log_without_durations_is_refused(tmp_path):
+    header = "user_id\tvideo_id\tdate\thourmin\ttime_ms\tis_click\tlabel"
+    (tmp_path / FEEDBACK_FILE).write_text(f"{header}\n1\t2\t20220410\t800\t100\t0\t1\n")
+    with pytest.raises(EventLogError, match=r"has no columns \['duration_ms'\]"):
+        read_feedback(tmp_path)
+
+
 def test_explicit_feedback_is_split_by_user_in_time_order(tmp_path):
     header = "user_id\tvideo_id\tdate\thourmin\ttime_ms\tis_click\tduration_ms\tlabel"
     rows = [f"1\t{n}\t20220410\t800\t{100 - n}\t0\t5000\t{n % 2}" for n in range(10)]

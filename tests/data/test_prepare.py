@@ -215,6 +215,22 @@ def test_a_given_schema_decides(tmp_path):
     assert not {"label_click", "click_item_id", "user_id"} & set(record)
 
 
+def test_the_options_are_those_of_a_given_schema(tmp_path):
+    ids = Feature("item_id", Vocabulary("int64", file="ids.txt", size=1))
+
+    def options(name, *histories):
+        schema = Schema(context=(), candidate=(ids,), histories=histories)
+        manifest = prepare(small_source(), tmp_path / name, schema=schema)
+        names = ("histories", "history_length", "num_samples", "num_sessions")
+        return [manifest.options[n] for n in names]
+
+    click = FeedbackSequence("click", ("item_id",), max_length=2, num_samples=3, num_sessions=1)
+    like = FeedbackSequence("like", ("item_id",), max_length=5, num_samples=3, num_sessions=1)
+    assert options("one", click) == [["click"], 2, 3, 1]
+    assert options("two", click, like) == [["click", "like"], None, 3, 1]
+    assert options("none") == [[], None, None, None]
+
+
 def test_prepared_data_is_only_replaced_when_asked(tmp_path):
     prepare(small_source(), tmp_path, shards=2)
     before = contents(tmp_path)
@@ -228,16 +244,25 @@ def test_prepared_data_is_only_replaced_when_asked(tmp_path):
     assert not (tmp_path / "train/part-00000-of-00002.tfrecord").exists()
 
 
-def test_an_interrupted_run_is_cleaned_and_done_again(tmp_path):
-    (tmp_path / "train").mkdir()
-    (tmp_path / "train/part-00007-of-00009.tfrecord").write_bytes(b"half")
-    (tmp_path / "train/.part-00000-of-00001.tfrecord.tmp").write_bytes(b"half")
+def test_an_interrupted_run_is_cleaned_and_done_again(tmp_path, monkeypatch):
+    write_vocabularies = prepare_module.write_vocabularies
+
+    def killed(*args):
+        write_vocabularies(*args)
+        (tmp_path / "train/.part-00002-of-00003.tfrecord.tmp").write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(prepare_module, "write_vocabularies", killed)
+        prepare(small_source(), tmp_path, shards=3)
     (tmp_path / "notes.txt").write_text("mine")
-    prepare(small_source(), tmp_path)
-    names = set(contents(tmp_path))
-    assert "notes.txt" in names
-    assert not {n for n in names if "00009" in n or n.endswith(".tmp")}
-    load_manifest(tmp_path)
+    assert "train/part-00000-of-00003.tfrecord" in contents(tmp_path)
+    manifest = prepare(small_source(), tmp_path, shards=1)
+    after = contents(tmp_path)
+    assert after.pop("notes.txt") == b"mine"
+    prepare(small_source(), tmp_path / "whole", shards=1)
+    assert after == contents(tmp_path / "whole")
+    assert load_manifest(tmp_path) == manifest
 
 
 def test_a_failure_leaves_no_manifest(tmp_path, monkeypatch):

@@ -9,13 +9,7 @@ import pytest
 from tfrec_feedback.data.events import EventLogError
 from tfrec_feedback.data.grouping import RequestTable
 from tfrec_feedback.data.protobuf import encode_example
-from tfrec_feedback.data.shards import (
-    can_fork,
-    clean_folder,
-    plan_shards,
-    write_shards,
-    write_truth,
-)
+from tfrec_feedback.data.shards import can_fork, plan_shards, write_shards, write_truth
 from tfrec_feedback.data.tfrecord import read_records
 
 ROOT = Path(__file__).parents[2]
@@ -81,18 +75,6 @@ def test_a_shard_holds_at_most_25000_requests_and_none_is_empty():
 def test_a_process_with_tensorflow_does_not_fork(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow", sys)
     assert not can_fork()
-
-
-def test_cleaning_leaves_other_files_alone(tmp_path):
-    ours = ["manifest.json", "schema.json", ".manifest.json.tmp", "vocabularies/item.txt"]
-    ours += ["train/part-00000-of-00001.tfrecord", "test/.part-00000-of-00001.tfrecord.tmp"]
-    theirs = ["notes.txt", "train/mine.tfrecord", "other/part-00000-of-00001.tfrecord"]
-    for name in (*ours, *theirs):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("x")
-    clean_folder(tmp_path)
-    left = [str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()]
-    assert sorted(left) == sorted(theirs)
 
 
 def test_a_truth_of_another_length_than_the_log_is_refused(tmp_path):

@@ -77,6 +77,12 @@ def test_options_reach_the_data(log, tmp_path):
         (["--source", "events", "--input", "LOG", "--num-users", "3"], "--num-users"),
         (["--source", "events", "--input", "LOG", "--session-gap", "0"], "must be above 0, got 0"),
         (["--source", "events", "--input", "LOG", "--schema", "none.json"], "No schema at"),
+        (
+            ["--source", "events", "--input", "LOG", "--schema", "s.json", "--history-length", "5"]
+            + ["--samples", "0", "--sessions", "3", "--histories", "click", "--session-gap", "9"],
+            "--history-length, --samples, --sessions, --histories: not with `--schema`",
+        ),
+        (["--source", "simulated", "--input", "LOG"], "simulated and reads nothing"),
     ],
 )
 def test_mistakes_end_in_one_clear_line(log, tmp_path, options, message):
@@ -86,6 +92,41 @@ def test_mistakes_end_in_one_clear_line(log, tmp_path, options, message):
     assert message in result.output
     assert "Traceback" not in result.output
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
+def test_what_is_read_is_never_in_the_output_folder(tmp_path, overwrite):
+    events = small_events().drop(columns="item_tags")
+    for name in ("train", "validation", "test"):
+        events.to_parquet(tmp_path / f"{name}.parquet")
+    (tmp_path / "schema.json").write_text("{}")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    log = ["--source", "events", "--input", tmp_path]
+    schema = ["--source", "simulated", "--schema", tmp_path / "schema.json"]
+    for arguments in (log, schema):
+        result = run(*arguments, "--output", tmp_path, *overwrite)
+        assert result.exit_code == 1
+        assert "is to be read, so it must not be in the output folder" in result.output
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_any_error_of_the_input_ends_in_one_clear_line(log, tmp_path, monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError("a worker was killed")
+
+    monkeypatch.setattr("pipelines.prepare.prepare", broken)
+    result = run("--source", "events", "--input", log, "--output", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "Error: a worker was killed" in result.output
+
+
+@pytest.mark.parametrize(("split", "noted"), [("0.8,0,0.2", True), ("0.6,0.2,0.2", False)])
+def test_a_log_without_a_validation_split_is_prepared_with_a_note(log, tmp_path, split, noted):
+    out = tmp_path / "out"
+    result = run("--source", "events", "--input", log, "--output", out, "--split", split)
+    assert result.exit_code == 0, result.output
+    assert ("the validation split is empty, and training needs one" in result.output) == noted
+    assert (load_manifest(out).split("validation").requests == 0) == noted
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Types of feature columns: guessed from text, and brought to what a schema's feature holds.
 
 A feature column is int64, float64, text, or holds tuples of one of them (multi-valued). What is
-missing is -1 (numbers), empty text, or an empty tuple.
+missing is -1 (numbers), empty text, or an empty tuple. Ids are int64 or text, never floats.
 """
 
 from __future__ import annotations
@@ -14,15 +14,17 @@ import pandas as pd
 from tfrec_feedback.data.events import (
     CANDIDATE_PREFIX,
     CONTEXT_PREFIXES,
+    IDS,
     EventLogError,
     Malformed,
     is_empty,
+    whole_ids,
 )
 from tfrec_feedback.schema import Feature
 
 SEPARATOR = "|"
 MISSING_NUMBER = -1
-_INTEGER = r"[+-]?[0-9]{1,18}"
+_INTEGER = r"[+-]?[0-9]+"
 _NOT_FINITE = r"[+-]?(?:nan|inf|infinity)"
 
 
@@ -39,10 +41,14 @@ def feature_columns(frame: pd.DataFrame) -> list[str]:
 def infer_types(
     frame: pd.DataFrame, malformed: Malformed, multi_valued: frozenset[str] | None = None
 ) -> dict[str, pd.Series]:
-    """Gives the text columns of features their types.
+    """Gives the text columns of features, and of ids, their types.
 
-    A column whose values are all whole numbers becomes int64; all numbers, float64; anything
-    else stays text. A column in which some value holds `|` is multi-valued.
+    A column whose values are all whole numbers becomes int64 where all fit, and stays text where
+    one is larger; all numbers, float64; anything else stays text. A column in which some value
+    holds `|` is multi-valued.
+
+    Ids are never floats: in a column of numbers, 12.0 is 12. Other columns with such a value are
+    float64, even where all are whole. `request_id` stays text.
 
     Args:
         frame: rows as text.
@@ -51,11 +57,14 @@ def infer_types(
 
     Returns:
         The typed columns by name.
+
+    Raises:
+        EventLogError: for ids that are numbers, but not whole, or rounded.
     """
-    typed: dict[str, pd.Series] = {}
+    typed = {name: _exact_ids(name, frame[name], malformed) for name in IDS if name in frame}
     for name in feature_columns(frame):
-        text = frame[name]
-        if name in ("user_id", "item_id"):
+        text = typed.get(name, frame[name])
+        if name in IDS:
             several = False
         elif multi_valued is None:
             several = bool(text.str.contains(SEPARATOR, regex=False).any())
@@ -65,15 +74,39 @@ def infer_types(
     return typed
 
 
+def _exact_ids(name: str, text: pd.Series, malformed: Malformed) -> pd.Series:
+    """Returns ids as text; those that were written as floats, as the integers they were."""
+    floats = ~text.str.fullmatch(_INTEGER)
+    numbers = _numbers(name, text, malformed) if floats.any() else None
+    if numbers is None:
+        return text
+    return text.mask(floats, whole_ids(name, numbers[floats]).astype("str"))
+
+
 def _infer(name: str, text: pd.Series, malformed: Malformed) -> pd.Series:
     empty = is_empty(text)
-    given = text[~empty]
-    if given.str.fullmatch(_INTEGER).all() and len(given):
-        return text.mask(empty, str(MISSING_NUMBER)).astype("int64")
+    if len(text[~empty]) and text[~empty].str.fullmatch(_INTEGER).all():
+        integers = _int64(text.mask(empty, str(MISSING_NUMBER)))
+        return text if integers is None else integers
+    numbers = _numbers(name, text, malformed)
+    return text if numbers is None else numbers
+
+
+def _int64(text: pd.Series) -> pd.Series | None:
+    """Returns whole numbers as int64, or None where one does not fit."""
+    try:
+        return text.astype("int64")
+    except (OverflowError, ValueError):  # ValueError: more digits than Python converts.
+        return None
+
+
+def _numbers(name: str, text: pd.Series, malformed: Malformed) -> pd.Series | None:
+    """Returns numbers as float64, or None where some value is none."""
+    given = text[~is_empty(text)]
     not_finite = given.str.fullmatch(_NOT_FINITE, case=False)
     numbers = pd.to_numeric(given[~not_finite], errors="coerce").astype("float64")
     if not len(numbers) or numbers.isna().any():
-        return text
+        return None
     infinite = not_finite.copy()
     infinite[numbers.index] = np.isinf(numbers)  # 1e999
     malformed.add(name, infinite.reindex(text.index, fill_value=False), "a finite number")
@@ -81,11 +114,12 @@ def _infer(name: str, text: pd.Series, malformed: Malformed) -> pd.Series:
 
 
 def split_values(text: pd.Series, separator: str = SEPARATOR) -> pd.Series:
-    """Splits text into tuples of integers, or of texts where some value is not a whole number."""
+    """Splits text into tuples of int64, or of texts where some value is no such whole number."""
     codes, distinct = pd.factorize(text)
     parts = [tuple(p for p in str(t).split(separator) if p) for t in distinct]
     values = pd.Series(list(itertools.chain.from_iterable(parts)), dtype="str")
-    if len(values) and values.str.fullmatch(_INTEGER).all():
+    whole = len(values) and values.str.fullmatch(_INTEGER).all()
+    if whole and _int64(values) is not None:
         parts = [tuple(int(p) for p in part) for part in parts]  # type: ignore[misc]
     return tuples(parts, codes, text.index)
 
@@ -136,7 +170,22 @@ def _cast(column: pd.Series, feature: Feature) -> pd.Series:
         raise EventLogError(
             f"Column {feature.name!r} holds numbers that are not finite (or beyond float32)."
         )
-    if feature.dtype == "int64" and (cast != np.floor(cast)).any():
-        wrong = cast[cast != np.floor(cast)].iloc[0]
-        raise EventLogError(f"Column {feature.name!r} should hold whole numbers, got {wrong}.")
-    return cast.astype("int64" if feature.dtype == "int64" else "float32")
+    if feature.dtype == "float32":
+        return cast.astype("float32")
+    wrong = ~_are_exact(cast)
+    if wrong.any():
+        raise EventLogError(
+            f"Column {feature.name!r} should hold 64-bit whole numbers, got {cast[wrong].iloc[0]}. "
+            f"Give the feature another encoding than {feature.encoding.kind} of int64."
+        )
+    return cast.astype("int64")
+
+
+def _are_exact(numbers: pd.Series) -> pd.Series:
+    """Returns which numbers become int64 without loss; floats from 2**53 on are rounded ones."""
+    if numbers.dtype.kind == "i":
+        return pd.Series(True, numbers.index)
+    if numbers.dtype.kind == "f":
+        return (numbers == np.floor(numbers)) & (numbers.abs() < 2**53)
+    bounds = np.iinfo(np.int64)  # Larger integers came as unsigned ones, as objects or as text.
+    return numbers.map(int).between(bounds.min, bounds.max)

@@ -28,6 +28,7 @@ from tfrec_feedback.data.manifest import SPLITS, OptionValue, Report
 from tfrec_feedback.schema import Encoding, suggest
 
 FLAGS = ("click", "like", "dislike")
+IDS = ("user_id", "item_id", "request_id")
 REQUIRED = ("user_id", "item_id", "timestamp", *FLAGS)
 OPTIONAL = ("request_id", "sampling_rate", "split")
 CONTEXT_PREFIXES = ("user_", "context_")
@@ -58,6 +59,9 @@ class Source:
             first three other `item_*` columns that are not floats.
         post_exposure: columns of the raw log that are known only after the exposure.
         truth: for simulated logs, what is true of each row of `events`.
+
+    Raises:
+        EventLogError: for missing or unknown columns, and for ids that are floats.
     """
 
     name: str
@@ -72,6 +76,12 @@ class Source:
 
     def __post_init__(self) -> None:
         check_columns(self.name, self.events.columns)
+        for name in IDS:
+            if name in self.events and self.events[name].dtype.kind == "f":
+                raise EventLogError(
+                    f"{self.name}: column {name!r} should hold integers or text, got floats. Bring "
+                    "them to integers with `tfrec_feedback.data.events.whole_ids`."
+                )
         if not self.history_features:
             others = [c for c in self.candidate_columns if c != "item_id"]
             others = [c for c in others if self.events[c].dtype.kind != "f"]
@@ -176,6 +186,32 @@ def is_empty(column: pd.Series) -> pd.Series:
     """Returns where a column holds nothing: null, or empty text."""
     empty = column.isna()
     return empty if column.dtype.kind in "iufb" else empty | (column == "").fillna(False)
+
+
+def whole_ids(name: str, ids: pd.Series) -> pd.Series:
+    """Returns ids that came as floats (12.0) as the integers they were; missing ones stay missing.
+
+    Args:
+        name: of the column, for the error.
+        ids: a column of numpy floats.
+
+    Raises:
+        EventLogError: for an id that is not whole, or so large that floats round it.
+
+    Example:
+        >>> whole_ids("user_id", pd.Series([12.0, 7.0])).tolist()
+        [12, 7]
+    """
+    exact = 2 ** (np.finfo(ids.to_numpy().dtype).nmant + 1)
+    wrong = ids.notna() & ((ids != np.floor(ids)) | (ids.abs() >= exact))
+    if wrong.any():
+        raise EventLogError(
+            f"Column {name!r} should hold integers or text, got the number {ids[wrong].iloc[0]}. "
+            f"Ids that come as floats must be whole and below {exact}: larger ones are rounded, so "
+            "that several become one. Write the column as integers, or as text (in pandas, dtype "
+            "'Int64' or 'str' from the first reading on)."
+        )
+    return ids.astype("Int64")
 
 
 def clean_events(frame: pd.DataFrame, report: Report, strict: bool = False) -> pd.DataFrame:

@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tfrec_feedback.data.events import EventLogError
+from tfrec_feedback.data.folder import check_output, claim_folder, complete_folder
 from tfrec_feedback.data.manifest import (
     FALSE_POSITIVE,
     INTERACTION_SPLITS,
@@ -32,11 +33,8 @@ from tfrec_feedback.data.manifest import (
     Report,
     Shard,
     Split,
-    save_manifest,
 )
-from tfrec_feedback.data.prepare import check_output
-from tfrec_feedback.data.shards import clean_folder
-from tfrec_feedback.data.vocabulary import VOCABULARIES, write_vocabularies
+from tfrec_feedback.data.vocabulary import vocabulary_file, write_vocabularies
 from tfrec_feedback.schema import Feature, FeedbackSequence, Schema, Vocabulary, suggest
 
 COLUMNS = ("user", "item", "clean")
@@ -124,7 +122,9 @@ def prepare_interactions(
         The manifest, of format `"interactions"`.
 
     Raises:
-        FileExistsError: when the folder holds prepared data and `overwrite` is not set.
+        FileExistsError: when the folder holds prepared data and `overwrite` is not set, the files
+            that are read, or others where this would write.
+        ManifestError: when the folder's manifest is not one this version reads.
 
     Example:
         >>> import tempfile
@@ -136,7 +136,7 @@ def prepare_interactions(
         {'click': 2, 'false_positive': 1}
     """
     output = Path(output)
-    check_output(output, overwrite)
+    check_output(output, overwrite, source.files)
     users, items = source.catalogue()
     columns = {
         name: _indices(source.splits[name], users, items)
@@ -146,10 +146,11 @@ def prepare_interactions(
     schema = interaction_schema(
         len(users), len(items), int(np.bincount(columns["train"]["user"]).max())
     )
-    output.mkdir(parents=True, exist_ok=True)
-    clean_folder(output)
+    tokens = {USER: tuple(users.tolist()), ITEM: tuple(items.tolist())}
+    files = [SCHEMA_FILE, *map(_split_file, columns), *map(vocabulary_file, tokens)]
+    claim_folder(output, files)
     splits = {name: _write_split(output, name, table) for name, table in columns.items()}
-    write_vocabularies(output, {USER: tuple(users.tolist()), ITEM: tuple(items.tolist())})
+    write_vocabularies(output, tokens)
     schema.to_json(output / SCHEMA_FILE)
     manifest = Manifest(
         directory=output,
@@ -160,7 +161,7 @@ def prepare_interactions(
         report=source.report,
         splits=splits,
     )
-    save_manifest(manifest, output)
+    complete_folder(manifest, output)
     return manifest
 
 
@@ -174,7 +175,7 @@ def interaction_schema(num_users: int, num_items: int, longest_history: int) -> 
     """
 
     def feature(name: str, size: int) -> Feature:
-        return Feature(name, Vocabulary("int64", file=f"{VOCABULARIES}/{name}.txt", size=size))
+        return Feature(name, Vocabulary("int64", file=vocabulary_file(name), size=size))
 
     return Schema(
         context=(feature(USER, num_users),),
@@ -191,8 +192,12 @@ def _indices(frame: pd.DataFrame, users: np.ndarray, items: np.ndarray) -> dict[
     }
 
 
+def _split_file(name: str) -> str:
+    return f"{name}.parquet"
+
+
 def _write_split(directory: Path, name: str, columns: Mapping[str, np.ndarray]) -> Split:
-    path = directory / f"{name}.parquet"
+    path = directory / _split_file(name)
     pq.write_table(pa.table(dict(columns)), path)
     rows = len(columns["user"])
     return Split(

@@ -109,7 +109,8 @@ class Manifest(_Model):
             collaborative filtering. An interaction counts as a request of one candidate.
         source: name of the log adapter.
         fingerprint: sha256 of the source's contents and of the options that shape the output.
-        options: those options (`history_length`, `lag_seconds`, `seed`, ...).
+        options: those options (`history_length`, `lag_seconds`, `seed`, ...). What a given schema
+            decided is as it decided; None where its histories differ.
         report: what reading the log found.
         splits: `train`, `validation`, `test`; of interactions, those there are of
             `INTERACTION_SPLITS`.
@@ -171,6 +172,19 @@ def load_manifest(directory: str | Path) -> Manifest:
         >>> manifest = load_manifest("data/kuairand")  # doctest: +SKIP
         >>> manifest.shard_paths("train")  # doctest: +SKIP
     """
+    manifest = read_manifest(directory)
+    for split in manifest.splits.values():
+        for shard in split.shards:
+            _check_shard(manifest.directory / shard.file, shard)
+    return manifest
+
+
+def read_manifest(directory: str | Path) -> Manifest:
+    """Reads a folder's manifest, whether its shards are there or not; see `load_manifest`.
+
+    Raises:
+        ManifestError: when there is no (readable) manifest.
+    """
     path = Path(directory) / MANIFEST_FILE
     if not path.is_file():
         raise ManifestError(
@@ -182,13 +196,10 @@ def load_manifest(directory: str | Path) -> Manifest:
         manifest = Manifest.model_validate_json(path.read_text(encoding="utf-8"))
     except ValidationError as error:
         raise ManifestError(
-            f"{path} is not a manifest this version reads: {error}. Prepare the data again with "
-            "`--overwrite`."
+            f"{path} is not a manifest this version reads: {error}. Prepare the data again, into "
+            "another folder."
         ) from error
     manifest.directory = Path(directory)
-    for split in manifest.splits.values():
-        for shard in split.shards:
-            _check_shard(manifest.directory / shard.file, shard)
     return manifest
 
 

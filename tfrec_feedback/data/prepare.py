@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ import pandas as pd
 
 from tfrec_feedback.data import leaks
 from tfrec_feedback.data.events import FLAGS, Source
+from tfrec_feedback.data.folder import check_output, claim_folder, complete_folder
 from tfrec_feedback.data.grouping import RequestTable, group_requests
 from tfrec_feedback.data.history import (
     FEEDBACKS,
@@ -24,23 +25,22 @@ from tfrec_feedback.data.history import (
 )
 from tfrec_feedback.data.manifest import (
     FALSE_POSITIVE,
-    MANIFEST_FILE,
     SCHEMA_FILE,
     SPLITS,
     Manifest,
     OptionValue,
     Shard,
     Split,
-    save_manifest,
 )
 from tfrec_feedback.data.records import RecordEncoder
 from tfrec_feedback.data.sessions import gap_milliseconds, schema_sessions
-from tfrec_feedback.data.shards import clean_folder, plan_shards, write_shards, write_truth
+from tfrec_feedback.data.shards import TRUTH_FILE, plan_shards, write_shards, write_truth
 from tfrec_feedback.data.vocabulary import (
     Tokens,
     check_schema,
     fill_vocabularies,
     infer_schema,
+    vocabulary_file,
     write_vocabularies,
 )
 from tfrec_feedback.schema import Schema
@@ -102,7 +102,9 @@ def prepare(  # noqa: PLR0913 - one keyword an option, all with defaults
     Raises:
         EventLogError: when the log does not fit the schema, a history cannot be built, or nothing
             is left to train on.
-        FileExistsError: when the folder holds prepared data and `overwrite` is not set.
+        FileExistsError: when the folder holds prepared data and `overwrite` is not set, the files
+            or the schema that are read, or others where this would write.
+        ManifestError: when the folder's manifest is not one this version reads.
         LeakError: when `check_leaks` finds something.
 
     Example:
@@ -115,7 +117,8 @@ def prepare(  # noqa: PLR0913 - one keyword an option, all with defaults
         ['train', 'validation', 'test']
     """
     output, report = Path(output), progress or (lambda stage, done, total: None)
-    check_output(output, overwrite)
+    given = (schema.directory,) if schema and schema.directory else ()
+    check_output(output, overwrite, (*source.files, *given))
     events, lag_ms = source.events, lag_milliseconds(lag_seconds)
     gap_ms = gap_milliseconds(session_gap_minutes)
     report("requests", 0, len(events))
@@ -138,9 +141,9 @@ def prepare(  # noqa: PLR0913 - one keyword an option, all with defaults
     encoder = RecordEncoder(schema, events, table, sequences, sessions, source.false_clicks)
     report("encoding", len(events), len(events))
 
-    output.mkdir(parents=True, exist_ok=True)
-    clean_folder(output)
     tasks = plan_shards(table, seed=seed, shards=shards)
+    files = [SCHEMA_FILE, *(task.file for task in tasks), *map(vocabulary_file, tokens)]
+    claim_folder(output, files if source.truth is None else [*files, TRUTH_FILE])
     report("writing", 0, len(table))
     written = write_shards(
         output, tasks, encoder, workers, lambda done: report("writing", done, len(table))
@@ -151,11 +154,11 @@ def prepare(  # noqa: PLR0913 - one keyword an option, all with defaults
         write_truth(output, source.events, source.truth)
     options: dict[str, OptionValue] = {
         **source.settings,
-        "history_length": history_length,
-        "num_samples": num_samples,
-        "num_sessions": num_sessions,
+        "history_length": _shared(history.max_length for history in schema.histories),
+        "num_samples": _shared(history.num_samples for history in schema.histories),
+        "num_sessions": _shared(history.num_sessions for history in schema.histories),
         "session_gap_minutes": float(session_gap_minutes),
-        "histories": list(histories),
+        "histories": [history.name for history in schema.histories],
         "lag_seconds": float(lag_seconds),
         "split_fractions": None if "split" in events else list(fractions),
         "min_count": min_count,
@@ -175,16 +178,14 @@ def prepare(  # noqa: PLR0913 - one keyword an option, all with defaults
     )
     if check_leaks:
         _check_written(manifest, schema, report)
-    save_manifest(manifest, output)
+    complete_folder(manifest, output)
     return manifest
 
 
-def check_output(output: Path, overwrite: bool) -> None:
-    """Raises `FileExistsError` when a folder holds prepared data that is not to be replaced."""
-    if (output / MANIFEST_FILE).exists() and not overwrite:
-        raise FileExistsError(
-            f"{output} already holds prepared data. Use another folder, or `--overwrite`."
-        )
+def _shared(values: Iterable[int]) -> int | None:
+    """Returns what all values are, or None where they differ."""
+    distinct = {*values}
+    return distinct.pop() if len(distinct) == 1 else None
 
 
 def _sequences(

@@ -1,4 +1,4 @@
-"""Writing records to shards, several at a time, and cleaning a folder before."""
+"""Writing records to shards, several at a time."""
 
 from __future__ import annotations
 
@@ -15,16 +15,9 @@ import pandas as pd
 
 from tfrec_feedback.data.events import EventLogError
 from tfrec_feedback.data.grouping import RequestTable
-from tfrec_feedback.data.manifest import (
-    INTERACTION_SPLITS,
-    MANIFEST_FILE,
-    SCHEMA_FILE,
-    SPLITS,
-    Shard,
-)
+from tfrec_feedback.data.manifest import SPLITS, Shard
 from tfrec_feedback.data.records import RecordEncoder
 from tfrec_feedback.data.tfrecord import write_records
-from tfrec_feedback.data.vocabulary import VOCABULARIES
 
 TRUTH_FILE = "truth.parquet"
 _REQUESTS_PER_SHARD = 25_000
@@ -135,15 +128,3 @@ def write_truth(directory: Path, events: pd.DataFrame, truth: pd.DataFrame) -> N
     keys = [c for c in ("request_id", "user_id", "item_id", "timestamp") if c in events]
     truth = truth.drop(columns=[c for c in keys if c in truth])
     pd.concat([events[keys], truth], axis=1).to_parquet(directory / TRUTH_FILE, index=False)
-
-
-def clean_folder(directory: Path) -> None:
-    """Removes what an earlier preparation wrote, the manifest first; other files are left alone."""
-    (directory / MANIFEST_FILE).unlink(missing_ok=True)
-    patterns = [SCHEMA_FILE, TRUTH_FILE, f"{VOCABULARIES}/*.txt", ".*.tmp"]
-    patterns += [f"{split}.parquet" for split in INTERACTION_SPLITS]
-    for split in SPLITS:
-        patterns += [f"{split}/part-*.tfrecord", f"{split}/.part-*.tmp"]
-    for pattern in patterns:
-        for path in directory.glob(pattern):
-            path.unlink()

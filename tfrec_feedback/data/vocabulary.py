@@ -132,7 +132,7 @@ def _infer_encoding(name: str, column: pd.Series, train_rows: np.ndarray) -> Enc
     if is_multi_valued(column):
         whole = all(isinstance(v, int) for v in count_values(column))
     # The size is not known yet; 1 stands for it until the tokens are counted.
-    return Vocabulary("int64" if whole else "string", file=f"{VOCABULARIES}/{name}.txt", size=1)
+    return Vocabulary("int64" if whole else "string", file=vocabulary_file(name), size=1)
 
 
 def check_histories(names: Iterable[str]) -> None:
@@ -218,8 +218,7 @@ def _users_of(schema: Schema, table: str) -> list[Feature]:
 def _with_size(feature: Feature, tokens: Mapping[str, Tokens]) -> Feature:
     if feature.table not in tokens:
         return feature
-    file = f"{VOCABULARIES}/{feature.table}.txt"
-    size = len(tokens[feature.table])
+    file, size = vocabulary_file(feature.table), len(tokens[feature.table])
     return dataclasses.replace(feature, encoding=Vocabulary(feature.dtype, file=file, size=size))
 
 
@@ -231,10 +230,14 @@ def _map_features(schema: Schema, change: Callable[[Feature], Feature]) -> Schem
     )
 
 
+def vocabulary_file(table: str) -> str:
+    """Returns the file of a table's tokens, relative to the folder."""
+    return f"{VOCABULARIES}/{table}.txt"
+
+
 def write_vocabularies(directory: Path, tokens: Mapping[str, Tokens]) -> None:
     """Writes `vocabularies/<table>.txt`, one token a line."""
     (directory / VOCABULARIES).mkdir(parents=True, exist_ok=True)
     for table, values in tokens.items():
         text = "".join(f"{token}\n" for token in values)
-        path = directory / VOCABULARIES / f"{table}.txt"
-        path.write_text(text, encoding="utf-8", newline="\n")
+        (directory / vocabulary_file(table)).write_text(text, encoding="utf-8", newline="\n")

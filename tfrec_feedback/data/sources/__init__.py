@@ -44,10 +44,12 @@ def load_source(
         **simulation: `num_users`, `num_items`, `num_days`, `seed` of a `simulated` log.
 
     Raises:
-        EventLogError: for an unknown name, a missing path, and what the readers find.
+        EventLogError: for an unknown name, a missing path or one too many, and what the readers
+            find.
     """
     _check_name(name, SOURCES, INTERACTION_SOURCES, "interactions: `load_interaction_source`")
     if name == "simulated":
+        _check_nothing_to_read(name, path)
         return read_simulated(**simulation)
     if path is None:
         raise EventLogError(f"Source {name!r} needs `--input`, the file or folder of the log.")
@@ -76,10 +78,12 @@ def load_interaction_source(
             `tfrec_feedback.data.sources.simulated_interactions.simulate_interactions`.
 
     Raises:
-        EventLogError: for an unknown name, a missing path, and what the readers find.
+        EventLogError: for an unknown name, a missing path or one too many, and what the readers
+            find.
     """
     _check_name(name, INTERACTION_SOURCES, SOURCES, "a log of requests: `load_source`")
     if name == "simulated-interactions":
+        _check_nothing_to_read(name, path)
         from tfrec_feedback.data.sources.simulated_interactions import simulate_interactions
 
         return simulate_interactions(**simulation)
@@ -94,6 +98,14 @@ def _check_name(name: str, known: tuple[str, ...], others: tuple[str, ...], kind
     if name not in known:
         near = suggest(name, (*known, *others))
         raise EventLogError(f"Unknown source {name!r}; expected one of {list(known)}.{near}")
+
+
+def _check_nothing_to_read(name: str, path: str | Path | None) -> None:
+    if path is not None:
+        raise EventLogError(
+            f"Source {name!r} is simulated and reads nothing, got the path {path}. Leave `--input` "
+            "out, or name the source that reads it."
+        )
 
 
 def read_simulated(**simulation: Any) -> Source:

@@ -5,7 +5,11 @@ anything else text; empty cells are missing. A column in which some value holds 
 (`news|sports`). Parquet: the file's own types; multi-valued features are list columns. Missing
 numbers become -1, missing text becomes empty: give a feature its own vocabulary where that is not
 what you mean. Integers and text get a vocabulary, floats 16 quantile buckets; a schema file says
-otherwise.
+otherwise. A column with integers beyond 64 bits is text.
+
+Ids are integers or text. Where they come as floats (pandas makes them so once some are missing),
+12.0 is 12, and what is not whole or too large to be exact is refused. No other column of floats is
+converted: a duration of 2.0 is a number, even where all durations are whole.
 """
 
 from __future__ import annotations
@@ -28,11 +32,13 @@ from tfrec_feedback.data.columns import (
 )
 from tfrec_feedback.data.events import (
     FILE,
+    IDS,
     LINE,
     EventLogError,
     Malformed,
     Source,
     clean_events,
+    whole_ids,
 )
 from tfrec_feedback.data.manifest import Report
 
@@ -53,7 +59,7 @@ def read_events(
 
     Raises:
         EventLogError: for missing or unknown columns, files of several kinds, unreadable files,
-            and for malformed rows when `strict`.
+            ids that are not whole numbers nor text, and for malformed rows when `strict`.
     """
     files = find_files(Path(path))
     report = Report()
@@ -157,7 +163,11 @@ def _from_arrow(name: str, column: pa.ChunkedArray) -> pd.Series:
     kind = column.type
     if pa.types.is_dictionary(kind):
         return _from_arrow(name, column.cast(kind.value_type))
+    if pa.types.is_uint64(kind):
+        column = _signed(column, pa.int64(), pa.string())
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        if pa.types.is_uint64(kind.value_type):
+            column = _signed(column, pa.list_(pa.int64()), pa.list_(pa.string()))
         values = column.to_pylist()
         series = pd.Series([None] * len(values), dtype=object)
         series[:] = [tuple(v for v in entry or () if v is not None) for entry in values]
@@ -168,7 +178,17 @@ def _from_arrow(name: str, column: pa.ChunkedArray) -> pd.Series:
         column = column.cast(pa.int8())
     if pa.types.is_integer(column.type):
         return column.to_pandas(types_mapper={column.type: pd.Int64Dtype()}.get)
+    if name in IDS and pa.types.is_floating(kind):
+        return whole_ids(name, column.to_pandas())
     return column.to_pandas()
+
+
+def _signed(column: pa.ChunkedArray, signed: pa.DataType, text: pa.DataType) -> pa.ChunkedArray:
+    """Returns unsigned integers as signed ones, or as text where one does not fit."""
+    try:
+        return column.cast(signed)
+    except pa.ArrowInvalid:
+        return column.cast(text)
 
 
 def _fill_missing(frame: pd.DataFrame, report: Report, strict: bool) -> pd.DataFrame:

@@ -61,6 +61,16 @@ _USER_NUMBERS = (
     "is_video_author",
     *(f"onehot_feat{i}" for i in range(18)),
 )
+_VIDEO_COLUMNS = (
+    "video_id",
+    "author_id",
+    "video_type",
+    "upload_dt",
+    "upload_type",
+    "video_duration",
+    "music_type",
+    "tag",
+)
 
 
 def read_pure(path: str | Path, *, strict: bool = False) -> Source:
@@ -76,7 +86,7 @@ def read_pure(path: str | Path, *, strict: bool = False) -> Source:
     files = tuple(folder / name for name in (LOG_FILE, USER_FILE, VIDEO_FILE))
     _require(files)
     report = Report()
-    raw, flags = _read_log(files[0], (*_LIKES, "is_click", "is_hate"), report, strict)
+    raw, flags = _read_log(files[0], (*_LIKES, "is_click", "is_hate"), ("tab",), report, strict)
     like = flags[list(_LIKES)].max(axis=1)
     log = _canonical(raw, flags["is_click"], like, flags["is_hate"])
     date = _integers(raw["date"])
@@ -114,7 +124,7 @@ def read_feedback(path: str | Path, *, strict: bool = False) -> Source:
     file = Path(path) / FEEDBACK_FILE if Path(path).is_dir() else Path(path)
     _require((file,))
     report = Report()
-    raw, flags = _read_log(file, ("is_click", "label"), report, strict)
+    raw, flags = _read_log(file, ("is_click", "label"), ("duration_ms",), report, strict)
     log = _canonical(raw, flags["is_click"], flags["label"], 1 - flags["label"])
     log["split"] = _split_by_user(log)
     log["item_duration"] = _known(pd.to_numeric(raw["duration_ms"], errors="coerce") / 1000)
@@ -141,15 +151,22 @@ def _require(files: tuple[Path, ...]) -> None:
             )
 
 
+def _check_columns(file: Path, raw: pd.DataFrame, needed: tuple[str, ...]) -> None:
+    missing = [name for name in needed if name not in raw]
+    if missing:
+        raise EventLogError(
+            f"{file} has no columns {missing}; it has {list(raw.columns[:-2])}. Pass the files as "
+            "KuaiRand published them."
+        )
+
+
 def _read_log(
-    file: Path, flags: tuple[str, ...], report: Report, strict: bool
+    file: Path, flags: tuple[str, ...], others: tuple[str, ...], report: Report, strict: bool
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Returns the distinct well-formed rows of a log: as text, and `flags` as numbers."""
     raw = read_text(file, report, strict)
-    needed = ("user_id", "video_id", "date", "hourmin", "time_ms", *flags)
-    missing = [name for name in needed if name not in raw]
-    if missing:
-        raise EventLogError(f"{file} has no columns {missing}; it has {list(raw.columns[:-2])}.")
+    needed = ("user_id", "video_id", "date", "hourmin", "time_ms", *flags, *others)
+    _check_columns(file, raw, needed)
     repeated = raw.duplicated(subset=[c for c in raw.columns if c not in (FILE, LINE)])
     report.duplicates += int(repeated.sum())
     raw = raw[~repeated]
@@ -200,6 +217,7 @@ def _split_by_user(log: pd.DataFrame) -> np.ndarray:
 
 def _users(file: Path) -> pd.DataFrame:
     raw = read_text(file, Report())
+    _check_columns(file, raw, ("user_id", *_USER_TEXT, *_USER_NUMBERS))
     columns = {name: raw[name] for name in _USER_TEXT}
     columns |= {name: _integers(raw[name]) for name in _USER_NUMBERS}
     named = {n if n.startswith("user_") else f"user_{n}": c for n, c in columns.items()}
@@ -208,6 +226,7 @@ def _users(file: Path) -> pd.DataFrame:
 
 def _videos(file: Path) -> pd.DataFrame:
     raw = read_text(file, Report())
+    _check_columns(file, raw, _VIDEO_COLUMNS)
     columns = {
         "item_author_id": _integers(raw["author_id"]),
         "item_video_type": raw["video_type"],
