@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,10 +19,12 @@ from pipelines.console import (
     reported_errors,
     slices_table,
 )
-from tfrec_feedback.data.manifest import Manifest, load_manifest
+from tfrec_feedback.data.manifest import Manifest, load_manifest, write_atomically
 
 if TYPE_CHECKING:
     from tfrec_feedback.evaluation import Predictions
+
+_CUTOFFS = "5,20,50"
 
 
 def main(
@@ -42,7 +43,7 @@ def main(
     ] = False,
     cutoffs: Annotated[
         str, typer.Option(help="K of Recall@K and NDCG@K, on interactions.")
-    ] = "5,20,50",
+    ] = _CUTOFFS,
 ) -> None:
     """Prints a table of metrics with intervals, and writes it to RUN/evaluation.json.
 
@@ -51,6 +52,11 @@ def main(
     with reported_errors():
         console = Console()
         if run_data(run, data).format == "interactions":
+            if skip_corrupt:
+                raise ValueError(
+                    "--skip-corrupt is for records of requests alone, and these data are "
+                    "interactions, which are read as a whole. Leave it out."
+                )
             found = rank_with_progress(run, split, console, data, against, _integers(cutoffs))
             console.print(ranking_table(found, f"{run}, {split}"))
             if against is not None:
@@ -58,6 +64,11 @@ def main(
                 console.print(ranking_comparison_table(found["against"]["metrics"], title))
             console.print(f"Written to {run / 'evaluation.json'}", soft_wrap=True)
             return
+        if cutoffs != _CUTOFFS:
+            raise ValueError(
+                f"--cutoffs={cutoffs} is for interactions alone, and these data are requests, "
+                "whose exposures are scored and not ranked. Leave it out."
+            )
         report = evaluate_with_progress(run, split, console, data, skip_corrupt, against)
         console.print(metrics_table(report, f"{run}, {split}"))
         console.print(slices_table(report))
@@ -136,7 +147,7 @@ def rank_with_progress(
     if against is not None:
         differences = compare_rankings(found, ranked(against), cutoffs)
         report["against"] = {"run": str(against), "metrics": differences}
-    (run / "evaluation.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    _write(report, run)
     return report
 
 
@@ -162,21 +173,26 @@ def evaluate_with_progress(
         The report of `tfrec_feedback.evaluation.evaluate`; with `against` that of `compare`.
     """
     from tfrec_feedback.evaluation import compare, evaluate
-    from tfrec_feedback.runs import RUN_FILE
+    from tfrec_feedback.runs import describe_run
 
     scored, manifest = score_with_progress(run, split, console, data, skip_corrupt=skip_corrupt)
     with console.status("computing intervals ..."):
         report = {"split": split, "data": manifest.source, **evaluate(scored)}
     if against is not None:
-        described = json.loads((run / RUN_FILE).read_text(encoding="utf-8"))
-        settings = described["config"]["data"]
+        settings = describe_run(run)["config"]["data"]
         skip_corrupt = skip_corrupt or settings["skip_corrupt"]
         other, _ = score_with_progress(
             against, split, console, manifest.directory, settings["batch_size"], skip_corrupt
         )
         report["against"] = {"run": str(against), "tasks": compare(scored, other)}
-    (run / "evaluation.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    _write(report, run)
     return report
+
+
+def _write(report: dict[str, Any], run: Path) -> None:
+    from tfrec_feedback.runs import to_json
+
+    write_atomically(run / "evaluation.json", (to_json(report) + "\n").encode("utf-8"))
 
 
 def score_with_progress(

@@ -3,9 +3,11 @@ import math
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tests.layers.conformance import assert_close
 from tfrec_feedback.data.dataset import request_dataset
+from tfrec_feedback.data.records import USER_KEY
 from tfrec_feedback.evaluation import Predictions, evaluate, predict, ranking_metrics
 from tfrec_feedback.models import build_model
 
@@ -149,3 +151,14 @@ def test_a_split_without_requests_is_refused(tiny_data):
     dataset = request_dataset(tiny_data, "test", 8, metadata=True, paths=[])
     with pytest.raises(ValueError, match="holds no requests"):
         predict(model, dataset)
+
+
+def test_users_are_told_apart_by_ids_in_any_script(tiny_data):
+    def renamed(features, labels, weights, identity):
+        key = tf.strings.join(["用户", identity[USER_KEY]])
+        return features, labels, weights, {**identity, USER_KEY: key}
+
+    model = build_model("dfn_no_feedback", tiny_data.schema(), embedding_dim=4, deep_units=[2])
+    dataset = request_dataset(tiny_data, "test", 8, metadata=True)
+    plain, other = predict(model, dataset), predict(model, dataset.map(renamed))
+    np.testing.assert_array_equal(other.users, plain.users)

@@ -17,6 +17,7 @@ from tests.examples import random_request, request_record, small_schema
 from tests.layers.conformance import assert_close
 from tests.models.conformance import perturbed
 from tfrec_feedback import export
+from tfrec_feedback.data.manifest import load_manifest
 from tfrec_feedback.data.tfrecord import read_records
 from tfrec_feedback.export import export_run, publish
 from tfrec_feedback.golden import expected_scores
@@ -183,6 +184,22 @@ def test_golden_requests_are_made_up_where_the_data_is_not_at_hand(
     export_run(run, tmp_path / "models", synthetic=why == "asked for")
     assert given["records"] == []
     assert json.loads(given["extra"]["run.json"])["export"]["golden_requests"] == "synthetic"
+
+
+def test_damaged_test_records_become_no_golden_requests(tiny_run, tiny_data, tmp_path, monkeypatch):
+    data = shutil.copytree(tiny_data.directory, tmp_path / "data")
+    shard = load_manifest(data).shard_paths("test")[0]
+    content = bytearray(shard.read_bytes())
+    content[20] ^= 1
+    shard.write_bytes(content)
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    described = json.loads((run / "run.json").read_text())
+    described["config"]["data"]["directory"] = str(data)
+    (run / "run.json").write_text(json.dumps(described))
+    given = {}
+    monkeypatch.setattr(export, "publish", lambda *_, **options: given.update(options))
+    export_run(run, tmp_path / "models")
+    assert len(given["records"]) == tiny_data.split("test").requests - 1
 
 
 def test_everything_is_on_the_disk_before_the_version_has_its_name(model, tmp_path, monkeypatch):

@@ -42,9 +42,11 @@ class DataConfig(_Section):
         directory: prepared data (`python -m pipelines.prepare`).
         batch_size: requests a batch; of interactions, positives a batch, or users where the model
             reads their whole history.
-        num_negatives: negatives drawn for a positive interaction; default: the model's.
+        num_negatives: negatives drawn for a positive interaction; default: the model's. Of
+            requests nothing is drawn: refused.
         drop: features and histories that the model does not get.
-        skip_corrupt: skips and counts damaged records instead of stopping.
+        skip_corrupt: skips and counts damaged records of requests instead of stopping; refused on
+            interactions.
     """
 
     directory: str = "data/simulated"
@@ -102,7 +104,7 @@ class LossConfig(_Section):
 
 
 class OptimizerConfig(_Section):
-    """How weights are updated.
+    """How weights are updated; what is for one optimiser alone is refused with another.
 
     Attributes:
         name: `lazy_adam` (rows of the batch only), `adam` (every row), or `adagrad`.
@@ -110,8 +112,9 @@ class OptimizerConfig(_Section):
         row_scale: factor on the learning rate of embedding rows (`lazy_adam`).
         weight_decay: share of itself that a weight loses with every step of size 1; of embedding
             tables only the batch's rows, times `row_scale`; biases none (`lazy_adam`).
-        clip_norm: global norm that gradients are clipped to; None does not clip.
-        initial_accumulator: start of Adagrad's sums of squares.
+        clip_norm: global norm that gradients are clipped to, of `lazy_adam` after those of a row
+            that is looked up repeatedly are summed; None does not clip.
+        initial_accumulator: start of Adagrad's sums of squares (`adagrad`).
     """
 
     name: Literal["lazy_adam", "adam", "adagrad"] = "lazy_adam"
@@ -131,8 +134,9 @@ class TrainConfig(_Section):
         monitor: validation metric that decides which epoch is kept; default `ctr_auc`, on
             interactions `ndcg_20`.
         patience: epochs without a better value before training stops.
-        micro_batches: parts a batch is split into, to save memory; one step all the same, see
-            `FeedbackModel`.
+        micro_batches: parts a batch is split into, to save memory; one step all the same, but for
+            what looks at a batch as a whole: what `tce` drops, the strata of `nr`, and more that
+            `FeedbackModel` lists.
         checkpoint_steps: steps between checkpoints inside an epoch.
         snapshots: times during training that interests are written down for the pictures of
             pipelines.visualize; models with a memory only; 0 for none.

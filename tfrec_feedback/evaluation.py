@@ -88,7 +88,7 @@ def predict(
     return Predictions(
         labels={n.split(" ")[1]: x for n, x in joined.items() if n.startswith("label ")},
         logits={n.split(" ")[1]: x for n, x in joined.items() if n.startswith("logit ")},
-        users=np.unique(joined["users"].astype(str), return_inverse=True)[1],
+        users=np.unique(joined["users"], return_inverse=True)[1],
         **{n: joined[n] for n in ("weights", "history", "clicks", "request_size")},
     )
 

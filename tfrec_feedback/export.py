@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import itertools
-import json
 import os
 import shutil
 import tempfile
@@ -20,7 +19,7 @@ from tfrec_feedback.data.manifest import ManifestError, load_manifest
 from tfrec_feedback.data.tfrecord import read_records, write_records
 from tfrec_feedback.golden import GOLDEN_FILE
 from tfrec_feedback.models import FeedbackModel
-from tfrec_feedback.runs import CONFIG_FILE, load_run
+from tfrec_feedback.runs import CONFIG_FILE, load_run, to_json
 from tfrec_feedback.schema import Schema, Vocabulary
 from tfrec_feedback.scorer import METHODS, RequestScorer
 from tfrec_feedback.skew import golden_records
@@ -211,7 +210,7 @@ def export_run(
     }
     extra: dict[str, str | bytes] = {
         "config.toml": (directory / CONFIG_FILE).read_bytes(),
-        "run.json": json.dumps({**description, "export": exported}, indent=2),
+        "run.json": to_json({**description, "export": exported}),
     }
     evaluation = directory / "evaluation.json"
     if evaluation.is_file():
@@ -230,5 +229,7 @@ def _test_records(description: Mapping[str, Any]) -> list[bytes]:
         return []
     if manifest.fingerprint != description["data_fingerprint"]:
         return []
-    records = itertools.chain.from_iterable(read_records(path) for path in paths)
+    # Any intact records will do: damage is reported where the split is scored.
+    intact = (read_records(path, skip_corrupt=True) for path in paths)
+    records = itertools.chain.from_iterable(intact)
     return [record for _, record in itertools.islice(records, _READ)]

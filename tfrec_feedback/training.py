@@ -25,12 +25,25 @@ from tfrec_feedback.interests import (
 )
 from tfrec_feedback.models import build_model
 from tfrec_feedback.optimizers import LazyAdam
-from tfrec_feedback.runs import MODEL_FILE, model_schema, open_run, update_run
+from tfrec_feedback.runs import (
+    MODEL_FILE,
+    check_run,
+    metrics_of_json,
+    model_schema,
+    open_run,
+    to_json,
+    update_run,
+)
 
 STATE_FILE = "state.json"
 HEALTH_REQUESTS = 1024
 SNAPSHOT_REQUESTS = 512
-_BEST = "best.weights.h5"
+_BEST = "best*.weights.h5"
+_OPTIONS_OF = {
+    "row_scale": "lazy_adam",
+    "weight_decay": "lazy_adam",
+    "initial_accumulator": "adagrad",
+}
 
 
 class NonFiniteLossError(RuntimeError):
@@ -87,15 +100,19 @@ def train(
         The trained model and its history.
 
     Raises:
-        RunError: when the folder holds a finished run, or one with other settings.
+        RunError: when the folder holds a finished run, one with other settings, or files that a
+            run would write over.
+        ValueError: for settings that do not fit together or the data, and data that an epoch
+            cannot be trained on or chosen by. Settings that are refused leave no folder behind.
         NonFiniteLossError: when the loss is not finite.
         CorruptRecordError: when a record is damaged, unless `data.skip_corrupt`.
     """
     directory = Path(run)
-    open_run(directory, config, manifest)
+    check_run(directory, config, manifest)
     _seed(config)
     with tempfile.TemporaryDirectory() as scratch:
         trainer = _Trainer(config, manifest, directory, Path(scratch))
+        open_run(directory, config, manifest)
         return trainer.run(callbacks)
 
 
@@ -132,11 +149,6 @@ class _Trainer:
                 "optimizer.clip_norm, train.micro_batches and losses that drop clicks; or leave "
                 "steps_at_once out."
             )
-        if at_once > 1 and self.feed.skipped_records:
-            raise ValueError(
-                f"train.steps_at_once={at_once} must know the number of batches, and damaged "
-                "records were left out (data.skip_corrupt): leave steps_at_once out."
-            )
         self.model.optimizer.build(self.model.trainable_variables)
         self.checkpoint = tf.train.Checkpoint(
             model=self.model, optimizer=self.model.optimizer, **self.recorder.checkpointed()
@@ -145,12 +157,13 @@ class _Trainer:
             self.checkpoint, str(directory / "checkpoints"), max_to_keep=2
         )
         self.state: dict[str, Any] = {"epoch": 0, "batch": 0, "loss": 0.0, "history": []}
-        self.steps = 0  # Keras' own counter goes up at the end of every `fit` as well.
+        # What earlier versions called them, whose states do not say.
+        self.state["best_weights"] = "best.weights.h5"
+        self.steps = 0  # that the optimiser has taken
         self._snapshot_steps: set[int] = set()
         if self.model.user_memory is not None and config.train.snapshots:
             planned = self.feed.num_batches * config.train.epochs
             self._snapshot_steps = set(snapshot_steps(planned, config.train.snapshots))
-        self._resume()
 
     def _checked_monitor(self) -> str:
         monitor = self.config.train.monitor or self.feed.monitors[0]
@@ -164,13 +177,15 @@ class _Trainer:
                 "model.dislike_protocol='dislike_label' trains on dislikes alone, so an epoch "
                 "cannot be chosen by clicks. Set train.monitor='dislike_auc'."
             )
+        self.feed.check(monitor)
         return monitor
 
     def _resume(self) -> None:
         path = self.directory / STATE_FILE
         if not path.is_file():
             return
-        self.state = json.loads(path.read_text(encoding="utf-8"))
+        self.state |= json.loads(path.read_text(encoding="utf-8"))
+        self.state["history"] = metrics_of_json(self.state["history"])
         self.steps = self.state["steps"]
         self.recorder.state = self.state["denoising"]
         prefix = str(self.directory / "checkpoints" / self.state["checkpoint"])
@@ -187,11 +202,11 @@ class _Trainer:
             "checkpoint": Path(saved).name,
             "denoising": self.recorder.state,
         }
-        text = json.dumps(self.state, indent=2)
-        write_atomically(self.directory / STATE_FILE, text.encode("utf-8"))
+        write_atomically(self.directory / STATE_FILE, to_json(self.state).encode("utf-8"))
 
     def run(self, callbacks: Sequence[tf.keras.callbacks.Callback]) -> TrainingResult:
         """Trains the epochs that are left."""
+        self._resume()
         for callback in callbacks:
             if hasattr(callback, "on_plan"):
                 callback.on_plan(self.feed.num_batches)
@@ -221,43 +236,64 @@ class _Trainer:
 
     def _best_epoch(self) -> int:
         values = [epoch[self.monitor] for epoch in self.state["history"]]
-        finite = [value if np.isfinite(value) else -np.inf for value in values]
-        return int(np.argmax(finite)) if values else 0
+        return int(np.argmax(values)) if values else 0
 
     def _epoch(self, callbacks: Sequence[tf.keras.callbacks.Callback]) -> None:
         epoch, batch = self.state["epoch"], self.state["batch"]
         if not epoch and not batch:
             self.snapshot()
-        watch = _Watch(self, epoch, batch, self.state["loss"])
-        dataset = self.feed.train(epoch, batch)
-        if self.config.train.steps_at_once > 1:
-            left = tf.data.experimental.assert_cardinality(self.feed.num_batches - batch)
-            dataset = dataset.apply(left)
-        self.model.fit(
-            dataset,
-            initial_epoch=epoch,
-            epochs=epoch + 1,
-            callbacks=[watch, *callbacks],
-            verbose=0,
-        )
+        loss = self._fit(epoch, batch, callbacks)
         groups = self.recorder.on_epoch(self.steps)
-        results = {"loss": watch.loss / max(watch.batch, 1), **self.feed.validate()}
+        results = {"loss": loss, **self.feed.validate()}
+        if not np.isfinite(results[self.monitor]):
+            raise ValueError(
+                f"train.monitor={self.monitor!r} is {results[self.monitor]} on the validation "
+                "split: nobody there has exposures of both classes. Choose another metric, and "
+                "another --output."
+            )
         self.state["history"].append(results)
         for name, value in results.items():
             tf.summary.scalar(f"epoch/{name}", value, step=epoch)
         if self._best_epoch() == epoch:
-            self.model.save_weights(self.directory / _BEST)
+            # Beside the earlier best, which the state on the disk names until the new one is saved.
+            self.state["best_weights"] = _BEST.replace("*", f"-{epoch}")
+            self.model.save_weights(self.directory / self.state["best_weights"])
         self.save(epoch + 1, 0, 0.0)
+        for path in self.directory.glob(_BEST):
+            if path.name != self.state["best_weights"]:
+                path.unlink()
         for callback in callbacks:
             if hasattr(callback, "on_validation"):
                 callback.on_validation(epoch, results)
             if groups and hasattr(callback, "on_diagnostics"):
                 callback.on_diagnostics(epoch, groups)
 
+    def _fit(
+        self, epoch: int, batch: int, callbacks: Sequence[tf.keras.callbacks.Callback]
+    ) -> float:
+        """Trains what is left of an epoch, and returns the mean loss of all of it."""
+        if batch == self.feed.num_batches:
+            # Interrupted while it was validated: Keras fits no empty dataset.
+            skipped = tf.keras.callbacks.CallbackList([*callbacks], model=self.model)
+            skipped.on_epoch_begin(epoch)
+            skipped.on_epoch_end(epoch)
+            return self.state["loss"] / batch
+        watch = _Watch(self, epoch, batch, self.state["loss"])
+        # Where the end is not known, Keras finds it by a step too many, which the optimiser counts.
+        left = tf.data.experimental.assert_cardinality(self.feed.num_batches - batch)
+        self.model.fit(
+            self.feed.train(epoch, batch).apply(left),
+            initial_epoch=epoch,
+            epochs=epoch + 1,
+            callbacks=[watch, *callbacks],
+            verbose=0,
+        )
+        return watch.loss / max(watch.batch, 1)
+
     def _finish(self) -> TrainingResult:
         model = type(self.model).from_config(self.model.get_config())
         model.build_weights()
-        model.load_weights(self.directory / _BEST)
+        model.load_weights(self.directory / self.state["best_weights"])
         temporary = self.directory / f".tmp-{MODEL_FILE}"
         model.save(temporary, save_format="keras")
         temporary.rename(self.directory / MODEL_FILE)
@@ -275,8 +311,8 @@ class _Trainer:
         self.recorder.save(self.directory, self.steps)
         update_run(self.directory, finished=True, **results)
         shutil.rmtree(self.directory / "checkpoints")
-        for name in (_BEST, STATE_FILE):
-            (self.directory / name).unlink()
+        for path in (*self.directory.glob(_BEST), self.directory / STATE_FILE):
+            path.unlink()
         return TrainingResult(model, history, best, self.monitor, self.feed.skipped_records, health)
 
 
@@ -321,13 +357,15 @@ def make_optimizer(config: OptimizerConfig) -> tf.keras.optimizers.Optimizer:
     """Builds the optimiser of a configuration.
 
     Raises:
-        ValueError: for a weight decay with an optimiser that has none.
+        ValueError: for an option that the optimiser does not have.
     """
-    if config.weight_decay and config.name != "lazy_adam":
-        raise ValueError(
-            f"optimizer.weight_decay is for lazy_adam alone, got optimizer.name={config.name!r}. "
-            "Set it to 0, or use lazy_adam."
-        )
+    for key, name in _OPTIONS_OF.items():
+        default = OptimizerConfig.model_fields[key].default
+        if config.name != name and getattr(config, key) != default:
+            raise ValueError(
+                f"optimizer.{key} is for {name} alone, got optimizer.name={config.name!r}. Set it "
+                f"to {default}, or use {name}."
+            )
     options: dict[str, Any] = {
         "learning_rate": config.learning_rate,
         "global_clipnorm": config.clip_norm,

@@ -1,8 +1,15 @@
 import json
 import shutil
+from types import SimpleNamespace
 
+import numpy as np
+import pytest
+
+from pipelines import evaluate, train
 from pipelines.evaluate import main
-from tests.pipelines.conftest import failed, invoke
+from tests.pipelines.conftest import CHEAP_MODEL, failed, invoke
+from tfrec_feedback.data.prepare import prepare
+from tfrec_feedback.data.sources import load_source
 
 
 def test_metrics_are_printed_and_written(run_copy, tiny_data):
@@ -63,3 +70,45 @@ def test_two_runs_are_compared_on_the_same_exposures(run_copy, tmp_path):
     assert against["p_value"] == 1.0
     assert against["gauc_difference"] == {"value": 0.0, "low": 0.0, "high": 0.0}
     assert "+0.0000" in result.output
+
+
+def test_readers_of_the_last_report_keep_all_of_it(run_copy):
+    (run_copy / "evaluation.json").write_text("the last report")
+    with open(run_copy / "evaluation.json", encoding="utf-8") as reader:
+        assert invoke(main, "--run", run_copy).exit_code == 0
+        assert reader.read() == "the last report"
+    assert json.loads((run_copy / "evaluation.json").read_text())["split"] == "test"
+
+
+@pytest.mark.parametrize("cutoffs", ["abc", "10"])
+def test_cutoffs_are_refused_on_impressions(cutoffs, run_copy):
+    result = invoke(main, "--run", run_copy, "--cutoffs", cutoffs)
+    assert failed(result, f"--cutoffs={cutoffs} is for interactions alone", "Leave it out")
+
+
+def test_skipping_records_is_refused_on_interactions(run_copy, monkeypatch):
+    monkeypatch.setattr(evaluate, "run_data", lambda *_: SimpleNamespace(format="interactions"))
+    result = invoke(main, "--run", run_copy, "--skip-corrupt")
+    assert failed(result, "--skip-corrupt is for records of requests alone", "Leave it out")
+
+
+def test_damaged_files_of_a_run_are_named(run_copy):
+    for name in ("model.keras", "run.json"):
+        (run_copy / name).write_bytes((run_copy / name).read_bytes()[:100])
+        assert failed(invoke(main, "--run", run_copy), f"{run_copy / name} is damaged")
+
+
+def test_a_log_with_ids_in_any_script_is_trained_on_and_evaluated(tmp_path):
+    rng = np.random.default_rng(0)
+    lines = ["user_id,item_id,timestamp,click,like,dislike"]
+    for time in range(300):
+        user, item, click = rng.integers(0, [9, 12, 2])
+        lines.append(f"用户{user},商品{item},{time * 1000},{click},0,0")
+    (tmp_path / "log.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    prepare(load_source("events", tmp_path / "log.csv"), tmp_path / "data")
+    run = tmp_path / "run"
+    result = invoke(train.main, "--data", tmp_path / "data", "--output", run, *CHEAP_MODEL)
+    assert result.exit_code == 0, result.output
+    result = invoke(main, "--run", run)
+    assert result.exit_code == 0, result.output
+    assert json.loads((run / "evaluation.json").read_text())["users"] == 9

@@ -29,4 +29,4 @@ def test_a_missing_or_unfinished_run_is_one_line(run_copy, tmp_path):
 
 def test_a_version_of_0_is_one_line(run_copy, tmp_path):
     result = invoke(main, "--run", run_copy, "--output", tmp_path / "models", "--version", 0)
-    assert failed(result, "A version is a positive integer, got 0")
+    assert failed(result, "A version is a positive integer of 63 bits, got 0")

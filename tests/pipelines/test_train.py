@@ -8,6 +8,7 @@ from rich.console import Console
 
 from pipelines.train import _print_memory_health, main
 from tests.pipelines.conftest import CHEAP_MODEL, failed, invoke
+from tfrec_feedback.feeds import RequestFeed
 
 
 def test_a_run_is_trained_and_its_folder_named(trained):
@@ -61,6 +62,35 @@ def test_a_finished_run_is_not_trained_again(trained, tiny_data):
     _, run = trained
     result = invoke(main, "--data", tiny_data.directory, "--output", run, *CHEAP_MODEL)
     assert failed(result, "holds a finished run", "--output")
+
+
+def test_a_run_that_was_stopped_in_validation_is_finished(tiny_data, tmp_path, monkeypatch):
+    options = ["--data", tiny_data.directory, "--output", tmp_path / "run", *CHEAP_MODEL]
+    options += ["--set", "train.checkpoint_steps=1", "--set", "data.batch_size=64"]
+
+    def fail(feed):
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RequestFeed, "validate", fail)
+        assert failed(invoke(main, *options), "No space left on device")
+    result = invoke(main, *options)
+    assert result.exit_code == 0, result.output
+    assert "epoch 1: loss 0." in result.output
+    assert "Best epoch 1 by ctr_auc 0." in result.output
+
+
+def test_data_are_no_place_for_a_run(data_copy):
+    result = invoke(main, "--data", data_copy, "--output", data_copy, *CHEAP_MODEL)
+    assert failed(result, "holds prepared data", "Choose another --output")
+
+
+def test_a_refused_setting_can_be_corrected(tiny_data, tmp_path):
+    options = ["--data", tiny_data.directory, "--output", tmp_path / "run", *CHEAP_MODEL]
+    assert failed(invoke(main, *options, "--set", "model.nope=1"), "nope")
+    # The folder is free for another run, here one that is refused for its optimiser.
+    corrected = invoke(main, *options, "--set", "optimizer.initial_accumulator=3")
+    assert failed(corrected, "initial_accumulator is for adagrad alone")
 
 
 def test_a_damaged_shard_is_named_with_the_offset(damaged, tmp_path):
