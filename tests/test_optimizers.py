@@ -70,3 +70,31 @@ def test_only_the_rows_of_the_batch_decay():
     rows = tf.IndexedSlices(tf.zeros([1, 2]), tf.constant([1]), [3, 2])
     decayed = one_step(LazyAdam(0.1, row_scale=2.0, weight_decay=0.5), table, rows)
     np.testing.assert_allclose(decayed, [[1, 1], [0.9, 0.9], [1, 1]], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"global_clipnorm": 1.0}, [[0.8], [0.6]]),
+        ({"clipnorm": 1.0}, [[0.8], [0.6]]),
+        ({"clipvalue": 1.0}, [[1.0], [1.0]]),
+    ],
+)
+def test_clipping_looks_at_the_whole_gradient_of_a_row(options, expected):
+    """A row looked up a hundred times, and one looked up once."""
+    values = tf.constant([[0.04]] * 100 + [[3.0]])
+    repeated = tf.IndexedSlices(values, tf.constant([1] * 100 + [0]), [2, 1])
+    optimizer = LazyAdam(0.1, beta_1=0.0, **options)
+    table = tf.Variable([[0.0], [0.0]])
+    one_step(optimizer, table, repeated)
+    _, first_moments, _ = optimizer.table_of(table)
+    np.testing.assert_allclose(tf.reverse(first_moments, [0]), expected, rtol=1e-5)
+
+
+def test_kernels_decay_whatever_the_layers_around_them_are_called():
+    still = [tf.zeros([1, 2])] * 2
+    with tf.name_scope("debiased/bias_tower"):
+        weights = [tf.Variable([[1.0, 2.0]], name=name) for name in ("kernel", "bias")]
+    LazyAdam(0.1, weight_decay=0.5).apply_gradients(zip(still, weights, strict=True))
+    np.testing.assert_allclose(weights[0], [[0.95, 1.9]], rtol=1e-6)
+    np.testing.assert_array_equal(weights[1], [[1.0, 2.0]])

@@ -31,7 +31,8 @@ class LazyAdam(tf.keras.optimizers.Adam):
         weight_decay: decoupled decay: with every step a weight shrinks by `learning_rate *
             weight_decay` of itself. Of tables, only the rows that the batch looked up shrink, by
             `row_scale` times as much; biases, and any other vectors and scalars, never do.
-        **kwargs: further arguments of `tf.keras.optimizers.Adam`.
+        **kwargs: further arguments of `tf.keras.optimizers.Adam`. `clipnorm`, `global_clipnorm`
+            and `clipvalue` look at the whole gradient of a row, however often it was looked up.
 
     Reference: Kingma & Ba, 2015, algorithm 1, applied by rows;
     Loshchilov & Hutter, 2019, decoupled weight decay; Zhou et al., 2018 (DIN), section 5.1, on
@@ -58,7 +59,9 @@ class LazyAdam(tf.keras.optimizers.Adam):
     def update_step(self, gradient: Any, variable: tf.Variable) -> None:
         """Applies one gradient; a sparse one reaches its own rows only."""
         if not isinstance(gradient, tf.IndexedSlices):
-            if self._decay and variable.shape.rank > 1 and "bias" not in variable.name:
+            # Its own name, not those of the layers around it: a tower of biases has kernels.
+            own_name = variable.name.rpartition("/")[2]
+            if self._decay and variable.shape.rank > 1 and "bias" not in own_name:
                 rate = tf.cast(self.learning_rate, variable.dtype)
                 variable.assign_sub(rate * self._decay * variable)
             super().update_step(gradient, variable)
@@ -70,6 +73,12 @@ class LazyAdam(tf.keras.optimizers.Adam):
         for part, new in zip(table, moved, strict=True):
             # `scatter_sub` takes two to four times as long as a gather and an update.
             part.scatter_update(tf.IndexedSlices(new, rows))
+
+    def _clip_gradients(self, grads: Sequence[Any]) -> Sequence[Any]:
+        """Clips rows as they will be applied: Keras sums repeated ones only after clipping."""
+        if self.clipnorm or self.global_clipnorm or self.clipvalue:
+            grads = self._deduplicate_sparse_grad(grads)
+        return super()._clip_gradients(grads)
 
     def begin_step(self) -> None:
         """Sets the step's learning rate, where it follows a schedule.

@@ -172,5 +172,6 @@ def test_conformance(units, activation, normalize):
 
 
 def test_at_least_one_width_is_needed():
-    with pytest.raises(ValueError, match="units needs at least one width"):
-        ActivationUnit(())
+    for units in ((), (0,), (8, -1)):
+        with pytest.raises(ValueError, match="units needs at least one width, none below 1"):
+            ActivationUnit(units)

@@ -99,3 +99,8 @@ def test_parameter_count_is_that_of_the_paper():
 def test_unknown_normalization_is_refused():
     with pytest.raises(ValueError, match="normalization must be"):
         ExternalFeedbackInteraction(normalization="sum")
+
+
+def test_a_hidden_layer_of_no_units_is_refused():
+    with pytest.raises(ValueError, match="hidden_units must be at least 1, got 0"):
+        ExternalFeedbackInteraction(hidden_units=0)

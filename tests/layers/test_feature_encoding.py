@@ -74,6 +74,17 @@ def test_hostile_lengths_and_counts_are_clamped(length, kept):
     assert np.isfinite(result["click_weights"]).all()
 
 
+def test_of_more_values_than_slots_the_first_ones_share_the_mean():
+    batch = tensors(SCHEMA, [REQUEST])
+    most = SCHEMA.feature("tag").max_values
+    wide = {
+        "tag": tf.repeat(batch["tag"][:, :, :1], most + 2, axis=-1),
+        "tag_count": tf.constant([[most + 2, 2]], tf.int64),
+    }
+    weights = encoded(**wide)["candidate_weights"].numpy()[0, :, 1:4]
+    np.testing.assert_allclose(weights, [[1 / 3, 1 / 3, 1 / 3], [0.5, 0.5, 0]], rtol=1e-6)
+
+
 def test_missing_tensors_are_named():
     batch = tensors(SCHEMA, [REQUEST])
     del batch["click_length"]

@@ -176,3 +176,8 @@ def test_conformance(num_user):
 def test_the_form_must_be_known():
     with pytest.raises(ValueError, match="form must be 'superposition' or 'pairwise', got 'sum'"):
         OuterProducts("sum")
+
+
+def test_an_attention_of_no_units_is_refused():
+    with pytest.raises(ValueError, match="units must be at least 1, got 0"):
+        PairAttention(0)

@@ -109,6 +109,20 @@ def test_a_history_of_width_zero_counts_as_empty():
     np.testing.assert_allclose(result[0, 0], GOLDEN["no_behaviour"], atol=1e-6)
 
 
+@pytest.mark.parametrize("pooling", ["mean", "sum"])
+def test_without_behaviours_the_target_goes_through_the_network_whatever_the_width(pooling):
+    layer = InternalFeedbackInteraction(2, pooling=pooling, use_output=False, ffn_multiplier=2)
+    t = tf.random.normal([2, 3, 4])
+    padded = layer(t, tf.ones([2, 3, 4]), tf.constant([0, 0]))
+    first, first_bias, second, second_bias = (w.numpy() for w in layer.weights[3:])
+    values = t.numpy() @ layer.value_kernel.numpy()
+    expected = np.maximum(values @ first + first_bias, 0) @ second + second_bias
+    np.testing.assert_allclose(padded, expected, rtol=1e-5, atol=1e-6)
+    for call in (layer, tf.function(layer)):
+        nothing = call(t, tf.zeros([2, 0, 4]), tf.constant([0, 0]))
+        np.testing.assert_allclose(nothing, padded, rtol=1e-5, atol=1e-6)
+
+
 def test_numpy_arrays_are_taken_as_they_are():
     result = with_identity()(TARGET.numpy(), np.array(behaviours(2), np.float64), np.array([2]))
     np.testing.assert_allclose(result[0, 0], GOLDEN["mean"], atol=1e-6)
@@ -130,6 +144,8 @@ def test_parameter_count_is_that_of_the_paper():
     ("options", "message"),
     [
         ({"num_heads": 3}, "num_heads must divide the width"),
+        ({"num_heads": 0}, "num_heads must be at least 1"),
+        ({"num_heads": 1, "ffn_multiplier": -1}, "ffn_multiplier must not be negative"),
         ({"num_heads": 1, "attention_scale": "sqrt"}, "attention_scale must be"),
         ({"num_heads": 1, "pooling": "max"}, "pooling must be"),
     ],

@@ -112,7 +112,7 @@ def test_conformance_with_and_without_context():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"units": ()}, "units needs one or more widths"),
+        ({"units": ()}, "units needs at least one width"),
         ({"units": (4, 0)}, r"got \(4, 0\)"),
         ({"num_experts": 0}, "num_experts=0"),
         ({"num_tasks": 0}, "num_tasks=0"),

@@ -69,5 +69,6 @@ def test_conformance(activation, context):
 
 
 def test_at_least_one_width_is_needed():
-    with pytest.raises(ValueError, match="units needs at least one width"):
-        SplitMLP(())
+    for units in ((), (0,), (8, -1)):
+        with pytest.raises(ValueError, match="units needs at least one width, none below 1"):
+            SplitMLP(units)

@@ -55,8 +55,9 @@ def test_parameter_count_is_that_of_the_paper():
 
 
 def test_deep_units_must_not_be_empty():
-    with pytest.raises(ValueError, match="deep_units"):
-        WideFMDeep(deep_units=())
+    for units in ((), (0,), (8, -1)):
+        with pytest.raises(ValueError, match="deep_units needs at least one width, none below 1"):
+            WideFMDeep(deep_units=units)
 
 
 def test_a_request_without_context_fields_is_scored_in_a_graph():

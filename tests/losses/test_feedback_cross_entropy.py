@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from tests.golden import DFN_LOSS as GOLDEN
@@ -22,6 +23,13 @@ def test_golden_loss_divides_by_the_number_of_instances():
 def test_extreme_logits_stay_finite():
     losses = FeedbackCrossEntropy().call(TYPES, tf.constant([-1e6, 1e6, 1e6]))
     np.testing.assert_allclose(losses, [1e6, 1e6, 1e7])
+
+
+@pytest.mark.parametrize("kind", ["click", "unclick", "dislike"])
+@pytest.mark.parametrize("weight", [-3.0, float("nan"), float("inf")])
+def test_weights_must_be_finite_and_not_negative(kind, weight):
+    with pytest.raises(ValueError, match=f"{kind}_weight must be a finite number >= 0"):
+        FeedbackCrossEntropy(**{f"{kind}_weight": weight})
 
 
 def test_config_round_trip():

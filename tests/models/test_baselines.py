@@ -174,7 +174,7 @@ def test_a_schema_of_candidates_alone_will_do(name):
         ("pnn", {"outer": "sum"}, ValueError, "'superposition' or 'pairwise'"),
         ("dcn", {"cross": "tensor"}, ValueError, "cross must be one of"),
         ("dcn", {"projection_dim": 2}, ValueError, "set cross='matrix'"),
-        ("dcn", {"num_cross_layers": 0}, ValueError, "num_layers must be at least 1"),
+        ("dcn", {"num_cross_layers": 0}, ValueError, "num_cross_layers must be at least 1"),
         ("din", {"attention_units": ()}, ValueError, "at least one width"),
         ("deepfm", {"deep_units": ()}, ValueError, "at least one width"),
         ("autoint", {"num_layers": 0}, ValueError, "num_layers must be at least 1"),

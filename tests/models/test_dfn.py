@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.examples import random_batch, random_labels, small_schema
+from tests.examples import random_batch, random_labels, random_request, small_schema, tensors
 from tests.models.conformance import check_model, perturbed
 from tfrec_feedback.models import build_model
 from tfrec_feedback.schema import Feature, FeedbackSequence, Identity, Schema, SchemaError, Task
@@ -69,6 +69,16 @@ def test_ablations_ignore_the_histories_they_leave_out():
             emptied = {**batch, f"{history}_length": tf.zeros_like(batch["click_length"])}
             changed = np.abs(model(emptied)["ctr"] - model(batch)["ctr"]).max()
             assert (changed > 1e-6) == (history in read), (name, history)
+
+
+@pytest.mark.parametrize("name", ["dfn", "dfn_official_code"])
+def test_a_user_without_history_scores_alike_alone_and_beside_others(name):
+    schema = small_schema()
+    model = perturbed(build_model(name, schema, **(SMALL if name == "dfn" else {})))
+    rng = np.random.default_rng(0)
+    new, old = (random_request(rng, 3, longest=longest) for longest in (0, 7))
+    alone, together = (model(tensors(schema, users))["ctr"] for users in ([new], [new, old]))
+    np.testing.assert_allclose(alone[0], together[0], rtol=1e-5, atol=1e-6)
 
 
 def test_loss_counts_valid_candidates_once():

@@ -106,6 +106,14 @@ def test_cdae_is_its_equation(tied):
             np.testing.assert_allclose(logits[r, n], expected, rtol=1e-5, atol=1e-6)
 
 
+def test_cdaes_output_weights_are_of_items_alone():
+    model = small("cdae")
+    schema = model.schema
+    rows = schema.feature("item_id").num_rows
+    assert model.output_embedding.embeddings.shape[0] == rows
+    assert model.embedding.embeddings.shape[0] == rows + schema.feature("user_id").num_rows
+
+
 def test_corruption_drops_clicks_in_training_alone_and_keeps_their_mean():
     model = small("cdae", corruption=0.5, activation="linear")
     batch = random_batch(small_schema(), 1, seed=4)
@@ -169,6 +177,29 @@ def test_nr_gives_each_stratum_its_weight(clicks, dislikes, expected):
     np.testing.assert_allclose(small("nr").stratified(labels, share)[0], expected, rtol=1e-6)
 
 
+def test_nr_weighs_its_strata_for_clicks_and_not_for_a_dislike_head():
+    model = small("nr", dislike_head=True)
+    features = random_batch(small_schema(), 3)
+    labels = random_labels(features)
+    logits = model(features)
+    share = tf.fill(labels["ctr"].shape, 1.0 / tf.size(labels["ctr"], tf.float32))
+    clicks, dislikes = (
+        tf.nn.sigmoid_cross_entropy_with_logits(labels[task], logits[task])
+        for task in ("ctr", "dislike")
+    )
+    expected = tf.reduce_sum(model.stratified(labels, share) * clicks + share * dislikes)
+    found = model.task_loss(logits, labels, share)
+    assert float(found) == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize("weights", [(0.8, 0.2), (0.9, 0.1), (1.0, 0.0), (0.0, 1.0)])
+def test_nr_takes_weights_that_leave_nothing_for_the_rest(weights):
+    complete, skip = weights
+    model = build_model("nr", small_schema(), complete_weight=complete, skip_weight=skip)
+    assert model.strata_weights == (complete, skip, pytest.approx(0.0, abs=1e-9))
+    assert min(model.strata_weights) >= 0.0
+
+
 def test_nr_leaves_padding_out_and_survives_an_empty_batch():
     model = small("nr")
     labels = {"ctr": tf.constant([[1.0, 1.0, 0.0]]), "dislike": tf.zeros([1, 3])}
@@ -219,7 +250,10 @@ def test_a_schema_without_ids_or_clicks_is_refused():
     [
         ("nmtr", {"cascade": "product"}, "cascade must be one of"),
         ("nmtr", {"click_share": 1.0}, "click_share must be in"),
+        ("nmtr", {"dislike_head": True}, "expected dislike_head=False"),
+        ("nmtr", {"dislike_protocol": "dislike_label"}, "dislike_protocol='one_minus_ctr'"),
         ("nr", {"complete_weight": 0.8, "skip_weight": 0.3}, "nor above 1 together"),
+        ("nr", {"complete_weight": 0.8, "skip_weight": float("nan")}, "nor above 1 together"),
         ("neumf", {"num_layers": 0}, "num_layers must be at least 1"),
     ],
 )
@@ -231,6 +265,8 @@ def test_wrong_options_are_named(name, params, message):
 def test_drop_rates_are_of_the_batch_for_recommenders_and_of_positives_for_impressions():
     loss = {"name": "tce"}
     assert small("gmf", loss=loss).click_loss.drop_base == "batch"
+    chosen = {**loss, "drop_base": "positives"}
+    assert small("gmf", loss=chosen).click_loss.drop_base == "positives"
     dfn = build_model("dfn", small_schema(), embedding_dim=4, num_heads=2, loss=loss)
     assert dfn.click_loss.drop_base == "positives"
 
@@ -244,6 +280,9 @@ def test_the_loss_is_an_option_of_every_model():
     assert model.get_config()["loss"] == {"name": "tce", "max_rate": 0.1}
     with pytest.raises(ValueError, match=r"max_rate"):
         small("gmf", loss={"name": "rce", "max_rate": 0.1})
+    for base in ("cross_entropy", "bpr"):
+        with pytest.raises(ValueError, match=r"'ce' has no option 'drop_base'.*one of 'tce'"):
+            small("gmf", loss={"base": base, "drop_base": "batch"})
     with pytest.raises(ValueError, match=r"loss.base must be one of .* 'square'"):
         small("gmf", loss={"base": "squared"})
     with pytest.raises(ValueError, match=r"model.dislike_weight=1"):

@@ -27,7 +27,6 @@ from tfrec_feedback.layers.internal_feedback_interaction import InternalFeedback
 from tfrec_feedback.layers.linear_term import LinearTerm
 from tfrec_feedback.layers.masking import (
     length_mask,
-    masked_mean,
     masked_softmax,
     ragged_mean,
 )
@@ -74,7 +73,6 @@ __all__ = [
     "WideWeights",
     "bi_interaction",
     "length_mask",
-    "masked_mean",
     "masked_softmax",
     "ragged_mean",
     "request_bi_interaction",

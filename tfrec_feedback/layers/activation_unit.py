@@ -12,6 +12,7 @@ from tfrec_feedback.layers.masking import masked_softmax, repeat_rows, sum_rows
 from tfrec_feedback.layers.padded_attention import PaddedEvents, dice_scores
 from tfrec_feedback.layers.pair_layer import Kernels, pre_activations
 from tfrec_feedback.layers.products import batched_product, project
+from tfrec_feedback.layers.widths import check_widths
 
 
 @tf.keras.utils.register_keras_serializable(package="tfrec_feedback")
@@ -59,8 +60,7 @@ class ActivationUnit(tf.keras.layers.Layer):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        if not units:
-            raise ValueError("units needs at least one width, for example (36,).")
+        check_widths("units", units, (36,))
         self.units = tuple(units)
         self.activation = activation
         self.softmax = softmax

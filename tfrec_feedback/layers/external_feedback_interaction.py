@@ -40,6 +40,9 @@ class ExternalFeedbackInteraction(tf.keras.layers.Layer):
     Returns:
         float tensor `[R, N, D]`.
 
+    Raises:
+        ValueError: for wrong options.
+
     Example:
         >>> layer = ExternalFeedbackInteraction(hidden_units=8)
         >>> interest = layer(tf.ones([1, 3, 4]), tf.ones([1, 5, 4]), tf.constant([0]))
@@ -61,6 +64,8 @@ class ExternalFeedbackInteraction(tf.keras.layers.Layer):
             raise ValueError(
                 f"normalization must be 'softmax', 'linear' or 'softplus', got {normalization!r}."
             )
+        if hidden_units < 1:
+            raise ValueError(f"hidden_units must be at least 1, got {hidden_units}.")
         self.hidden_units = hidden_units
         self.normalization = normalization
         self.score_scale = score_scale

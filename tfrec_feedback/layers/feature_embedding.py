@@ -43,7 +43,8 @@ class FeatureEmbedding(tf.keras.layers.Layer):
         embedding_dim: D, width of every field.
         histories: names of the histories to look up; default: all of the schema.
         context_dropout: share of context field vectors dropped as a whole while training: keeps
-            the model from recognising the users it has seen.
+            the model from recognising the users it has seen. The scalars that linear parts have
+            for these fields (`WideWeights`, `LinearTerm`) stay.
         samples: names of the histories whose samples are looked up as well, where the batch has
             them: training batches alone do.
 

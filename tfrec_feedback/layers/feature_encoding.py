@@ -122,6 +122,8 @@ class FeatureEncoder(tf.keras.layers.Layer):
             else:
                 width = tf.shape(values)[-1]
                 count = _clamp(features[f"{prefix}{feature.name}_count"], width)
+                # A caller may send more values than there are slots: the first ones count.
+                count = tf.minimum(count, feature.max_values)
                 share = 1.0 / tf.cast(tf.maximum(count, 1), tf.float32)
                 weight = length_mask(count, width) * share[..., tf.newaxis]
                 encoded = _fixed_width(encoded, feature.max_values)

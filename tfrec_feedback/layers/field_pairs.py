@@ -185,11 +185,16 @@ class PairAttention(tf.keras.layers.Layer):
     Returns:
         float tensor `[R, N, D]`.
 
+    Raises:
+        ValueError: for units below 1.
+
     Reference: Xiao et al., 2017 (AFM), eqs. 5-6.
     """
 
     def __init__(self, units: int = 8, dropout: float = 0.0, **kwargs: Any):
         super().__init__(**kwargs)
+        if units < 1:
+            raise ValueError(f"units must be at least 1, got {units}.")
         self.units = units
         self.dropout = dropout
         self._hidden = tf.keras.layers.Dense(units, "relu")

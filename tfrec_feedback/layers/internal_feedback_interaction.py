@@ -45,6 +45,9 @@ class InternalFeedbackInteraction(tf.keras.layers.Layer):
     Returns:
         float tensor `[R, N, D]`.
 
+    Raises:
+        ValueError: for wrong options, or when num_heads does not divide D.
+
     Example:
         >>> layer = InternalFeedbackInteraction(num_heads=2)
         >>> layer(tf.ones([1, 3, 4]), tf.ones([1, 5, 4]), tf.constant([2])).shape
@@ -67,6 +70,10 @@ class InternalFeedbackInteraction(tf.keras.layers.Layer):
             raise ValueError(f"attention_scale must be 'model' or 'head', got {attention_scale!r}.")
         if pooling not in ("mean", "sum"):
             raise ValueError(f"pooling must be 'mean' or 'sum', got {pooling!r}.")
+        if num_heads < 1:
+            raise ValueError(f"num_heads must be at least 1, got {num_heads}.")
+        if ffn_multiplier < 0:
+            raise ValueError(f"ffn_multiplier must not be negative, got {ffn_multiplier}.")
         self.num_heads = num_heads
         self.attention_scale = attention_scale
         self.pooling = pooling
@@ -169,7 +176,8 @@ class InternalFeedbackInteraction(tf.keras.layers.Layer):
         of_target = own[..., :1] * v_t + batched_product(own[..., 1:], v)
         target_first = tf.concat([of_target[:, :, :, tf.newaxis], of_rows], axis=3)
         transformed = self._narrow(self._hidden(self._merge_heads(target_first)))
-        valid = tf.concat([tf.ones_like(row_mask[..., :1]), row_mask], axis=-1)[:, 0]
+        # The target's own row is always valid, even where no request has a behaviour (T = 0).
+        valid = tf.pad(row_mask, [[0, 0], [0, 0], [0, 0], [1, 0]], constant_values=1.0)[:, 0]
         return tf.reduce_sum(transformed * valid[..., tf.newaxis], axis=2)
 
     def get_config(self) -> dict[str, Any]:

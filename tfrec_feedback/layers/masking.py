@@ -31,7 +31,7 @@ def masked_softmax(logits: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
     """Softmax over the last axis, restricted to valid positions.
 
     Args:
-        logits: float tensor `[..., T]`.
+        logits: float32 tensor `[..., T]`; shorter types cannot hold the logit of padding.
         mask: float tensor broadcastable to `logits`, 1 where valid.
 
     Returns:
@@ -44,21 +44,6 @@ def masked_softmax(logits: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
     """
     # Where nothing is valid all logits are equal, and the mask makes their even weights 0.
     return tf.nn.softmax(tf.where(mask > 0.0, logits, MASKED_LOGIT)) * mask
-
-
-def masked_mean(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-    """Mean of the valid positions: `sum(mask * x) / max(sum(mask), 1)`.
-
-    Args:
-        values: float tensor `[..., T, D]`.
-        mask: float tensor `[..., T]`, 1 where valid.
-
-    Returns:
-        float tensor `[..., D]`; 0 where no position is valid.
-    """
-    total = tf.reduce_sum(values * mask[..., tf.newaxis], axis=-2)
-    count = tf.reduce_sum(mask, axis=-1, keepdims=True)
-    return total / tf.maximum(count, 1.0)
 
 
 def ragged_mean(events: tf.RaggedTensor) -> tf.Tensor:

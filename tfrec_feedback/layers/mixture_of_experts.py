@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tfrec_feedback.layers.dropout import ResumableDropout
 from tfrec_feedback.layers.products import batched_product, project
+from tfrec_feedback.layers.widths import check_widths
 
 
 @tf.keras.utils.register_keras_serializable(package="tfrec_feedback")
@@ -58,11 +59,7 @@ class MixtureOfExperts(tf.keras.layers.Layer):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        if not units or min(units) < 1:
-            raise ValueError(
-                f"units needs one or more widths, each at least 1, for example (512, 256, 128); "
-                f"got {tuple(units)}."
-            )
+        check_widths("units", units, (512, 256, 128))
         if num_experts < 1 or num_tasks < 1:
             raise ValueError(
                 "num_experts and num_tasks must be at least 1, got "

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tfrec_feedback.layers.masking import MASKED_LOGIT, length_mask, masked_softmax
 from tfrec_feedback.layers.products import batched_product, project
+from tfrec_feedback.layers.widths import check_widths
 
 
 @tf.keras.utils.register_keras_serializable(package="tfrec_feedback")
@@ -75,6 +76,8 @@ class MultiHeadInteractionAttention(tf.keras.layers.Layer):
             raise ValueError(f"scale must be 'max_length' or 'head', got {scale!r}.")
         if max_length is not None and max_length < 1:
             raise ValueError(f"max_length must be at least 1 or None, got {max_length}.")
+        if attention_hidden:
+            check_widths("attention_hidden", attention_hidden, (36,))
         self.num_heads = num_heads
         self.scale = scale
         self.max_length = max_length

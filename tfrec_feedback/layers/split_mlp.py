@@ -10,6 +10,7 @@ import tensorflow as tf
 from tfrec_feedback.layers.dice import Activation
 from tfrec_feedback.layers.dropout import ResumableDropout
 from tfrec_feedback.layers.split_dense import SplitDense
+from tfrec_feedback.layers.widths import check_widths
 
 
 @tf.keras.utils.register_keras_serializable(package="tfrec_feedback")
@@ -31,6 +32,9 @@ class SplitMLP(tf.keras.layers.Layer):
     Returns:
         float tensor `[R, N, units[-1]]`; garbage at padded candidates, which nothing reads.
 
+    Raises:
+        ValueError: without units, or for a width below 1.
+
     Example:
         >>> layer = SplitMLP((8, 4))
         >>> layer((tf.ones([2, 3]), tf.ones([2, 5, 6]))).shape
@@ -45,8 +49,7 @@ class SplitMLP(tf.keras.layers.Layer):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        if not units:
-            raise ValueError("units needs at least one width, for example (256, 128, 64).")
+        check_widths("units", units, (256, 128, 64))
         self.units = tuple(units)
         self.activation = activation
         self.dropout = dropout

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tfrec_feedback.layers.dropout import ResumableDropout
 from tfrec_feedback.layers.products import project
+from tfrec_feedback.layers.widths import check_widths
 
 
 def bi_interaction(total: tf.Tensor, total_of_squares: tf.Tensor) -> tf.Tensor:
@@ -86,8 +87,7 @@ class WideFMDeep(tf.keras.layers.Layer):
 
     def __init__(self, deep_units: Sequence[int] = (32, 16), dropout: float = 0.0, **kwargs: Any):
         super().__init__(**kwargs)
-        if not deep_units:
-            raise ValueError("deep_units needs at least one width, for example (32, 16).")
+        check_widths("deep_units", deep_units, (32, 16))
         self.deep_units = tuple(deep_units)
         self.dropout = dropout
         self._deeper = [tf.keras.layers.Dense(units, "relu") for units in self.deep_units[1:]]

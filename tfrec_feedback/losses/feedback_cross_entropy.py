@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import tensorflow as tf
@@ -45,6 +46,9 @@ class FeedbackCrossEntropy(ElementLoss):
         y_true: tensor of `UNCLICK` (0), `CLICK` (1) and `DISLIKE` (2).
         y_pred: logits of the same shape.
 
+    Raises:
+        ValueError: for a weight that is negative or not finite.
+
     Example:
         >>> loss = FeedbackCrossEntropy()
         >>> round(float(loss(tf.constant([1.0, 0.0, 2.0]), tf.constant([1.2, -0.3, 0.4]))), 6)
@@ -61,6 +65,10 @@ class FeedbackCrossEntropy(ElementLoss):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
+        weights = {"click": click_weight, "unclick": unclick_weight, "dislike": dislike_weight}
+        for kind, weight in weights.items():
+            if not (0 <= weight and math.isfinite(weight)):
+                raise ValueError(f"{kind}_weight must be a finite number >= 0, got {weight!r}.")
         self.click_weight = click_weight
         self.unclick_weight = unclick_weight
         self.dislike_weight = dislike_weight

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
 
+from tfrec_feedback.models.arguments import check_types
 from tfrec_feedback.models.autoint import AutoInt
 from tfrec_feedback.models.base import FeedbackModel, empty_request
 from tfrec_feedback.models.cdae import CDAE
@@ -94,7 +95,7 @@ MODELS: dict[str, tuple[type[FeedbackModel], dict[str, Any]]] = {
 """Class and preset parameters of every model name."""
 
 
-def build_model(name: str, schema: Schema, **params: Any) -> tf.keras.Model:
+def build_model(name: str, schema: Schema, /, **params: Any) -> tf.keras.Model:
     """Builds a model with all its weights.
 
     Args:
@@ -106,7 +107,8 @@ def build_model(name: str, schema: Schema, **params: Any) -> tf.keras.Model:
         A `tf.keras.Model`, called on a dict of request tensors; returns `{task: logits [R, N]}`.
 
     Raises:
-        ValueError: for an unknown name or parameter, with the closest known one.
+        ValueError: for an unknown name or parameter, with the closest known one, and for a
+            parameter of another type than its class asks for, or out of range.
 
     Example:
         >>> from tfrec_feedback.schema import Feature, FeedbackSequence, Identity, Schema
@@ -130,6 +132,7 @@ def build_model(name: str, schema: Schema, **params: Any) -> tf.keras.Model:
                 f"Model {name!r} has no parameter {key!r}; it takes {sorted(known)}."
                 f"{suggest(key, known)}"
             )
+    check_types(f"Model {name!r}", params, *_constructors(cls))
     model = cls(schema, **{"name": name, **_merged(preset, params)})
     model.build_weights()
     return model
@@ -148,12 +151,17 @@ def model_parameters(name: str) -> dict[str, Any]:
     """Returns the parameters of a model and their defaults, the preset's included."""
     cls, preset = MODELS[name]
     defaults: dict[str, Any] = {}
-    owners = [owner for owner in reversed(cls.__mro__) if issubclass(owner, FeedbackModel)]
-    for owner in owners:
-        for key, parameter in inspect.signature(owner.__init__).parameters.items():
+    for constructor in _constructors(cls):
+        for key, parameter in inspect.signature(constructor).parameters.items():
             if parameter.default is not inspect.Parameter.empty:
                 defaults[key] = parameter.default
     return {**defaults, **preset}
+
+
+def _constructors(cls: type[FeedbackModel]) -> list[Callable[..., None]]:
+    """Returns the constructors that a model's parameters pass through, its own last."""
+    owners = [owner for owner in reversed(cls.__mro__) if issubclass(owner, FeedbackModel)]
+    return [owner.__init__ for owner in owners]
 
 
 __all__ = [

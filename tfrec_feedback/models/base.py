@@ -68,6 +68,11 @@ class FeedbackModel(tfrs.Model):
     Returns:
         `{task: logits [R, N]}`; logits of padded candidates carry no meaning.
 
+    Raises:
+        ValueError: for wrong options, and under a Keras policy that computes in another type than
+            float32.
+        SchemaError: when the schema lacks a task that is trained.
+
     Attributes:
         reads_sessions: whether the model reads the sessions of histories; class attribute.
         reads_satisfaction: whether it is told which clicks are known not to have satisfied: their
@@ -86,7 +91,10 @@ class FeedbackModel(tfrs.Model):
         micro_batches: how many parts a training batch is split into; their gradients and their
             writes are summed, and applied once. Less memory, the same step, but for what looks at
             a batch as a whole: the pools of triplets and random negatives, the means of auxiliary
-            losses, and the statistics of Dice and batch normalisation are those of a part.
+            losses, the statistics of Dice and batch normalisation, the strata of NR (their sizes,
+            and which are there at all), and what a truncated loss drops are those of a part. That
+            loss compares the clicks of a part alone, and rounds the number it drops, and the most
+            that it may, part by part: where parts hold few clicks, fewer are dropped.
     """
 
     reads_sessions = False
@@ -109,6 +117,11 @@ class FeedbackModel(tfrs.Model):
         name: str | None = None,
     ):
         super().__init__(name=name)
+        if self.compute_dtype != "float32":
+            raise ValueError(
+                f"Models compute in float32, but Keras' policy asks for {self.compute_dtype}: call "
+                "tf.keras.mixed_precision.set_global_policy('float32') first."
+            )
         if dislike_protocol not in PROTOCOLS:
             raise ValueError(
                 f"dislike_protocol must be one of {list(PROTOCOLS)}, got {dislike_protocol!r}."
@@ -273,18 +286,22 @@ class FeedbackModel(tfrs.Model):
 
     def task_loss(self, logits: Tensors, labels: Tensors, share: tf.Tensor) -> tf.Tensor:
         """Returns the losses of all tasks, summed over candidates with weights `share`."""
+        loss = self.main_loss(logits, labels, share)
+        if self._dislike_output is not None:
+            loss += self.dislike_task(
+                labels=labels["dislike"], predictions=logits["dislike"], sample_weight=share
+            )
+        return loss
+
+    def main_loss(self, logits: Tensors, labels: Tensors, share: tf.Tensor) -> tf.Tensor:
+        """Returns the loss of the main task, summed over candidates with weights `share`."""
         dislikes = labels.get("dislike", tf.zeros_like(labels["ctr"]))
         kinds = feedback_type(labels["ctr"], dislikes)
         if self.main_task == "dislike":
             kinds = feedback_type(dislikes, tf.zeros_like(dislikes))
-        loss = self.click_task(
+        return self.click_task(
             labels=kinds, predictions=logits[self.main_task], sample_weight=share
         )
-        if self._dislike_output is not None:
-            loss += self.dislike_task(
-                labels=dislikes, predictions=logits["dislike"], sample_weight=share
-            )
-        return loss
 
     def train_step(self, inputs: Any) -> dict[str, tf.Tensor]:
         """One optimiser step, then one write of the memories with what the step has read.

@@ -23,7 +23,8 @@ class Baseline(FeedbackModel):
         schema: what a request holds.
         embedding_dim: width of every field.
         histories: the feedback histories that are read; default: all of the schema.
-        context_dropout: rate at which whole context fields are dropped, see `FeatureEmbedding`.
+        context_dropout: rate at which the vectors of whole context fields are dropped, see
+            `FeatureEmbedding`; their scalars in a linear part stay.
         dislike_weight: see `FeedbackModel`; a dislike counts as any other non-click.
         **options: `click_weight`, `unclick_weight`, `dislike_head`, `dislike_protocol`,
             `output_bias`, `name`; see `FeedbackModel`.

@@ -10,7 +10,7 @@ from tfrec_feedback.layers import EmbeddedRequest, FeatureEmbedding, ResumableDr
 from tfrec_feedback.layers.masking import sum_rows
 from tfrec_feedback.layers.products import batched_product
 from tfrec_feedback.models.base import Tensors, side_by_side
-from tfrec_feedback.models.recommender import Recommender
+from tfrec_feedback.models.recommender import USER, Recommender
 from tfrec_feedback.schema import Schema
 
 
@@ -50,13 +50,16 @@ class CDAE(Recommender):
         super().__init__(schema, **options)
         given = {"embedding_dim": embedding_dim, "corruption": corruption}
         self.remember_arguments({**given, "activation": activation, "tied": tied, **options})
+        if embedding_dim < 1:
+            raise ValueError(f"embedding_dim must be at least 1, got {embedding_dim}.")
         self.activation = tf.keras.activations.get(activation)
         # The last number of a row that gives a score is the item's bias b2.
         width = embedding_dim + 1
         self.embedding = FeatureEmbedding(self.schema, width if tied else embedding_dim)
         self.output_embedding = self.embedding
         if not tied:
-            outputs = self.schema.without([self.read_history])
+            # The candidates' table is the first of a schema: its rows are the same without users.
+            outputs = self.schema.without([USER, self.read_history])
             self.output_embedding = FeatureEmbedding(outputs, width, name="output_embedding")
         self.hidden_bias = self.add_weight("hidden_bias", (embedding_dim,), initializer="zeros")
         self._corruption = ResumableDropout(corruption, name="corruption")
@@ -67,7 +70,8 @@ class CDAE(Recommender):
         fields = self.embedding(encoded, training=training)
         hidden = self._hidden(fields, training)
         if self.output_embedding is not self.embedding:
-            fields = self.output_embedding(encoded, training=training)
+            no_user = {key: encoded[key][:, :0] for key in ("context_rows", "context_weights")}
+            fields = self.output_embedding({**encoded, **no_user}, training=training)
         return self.task_logits(hidden[:, tf.newaxis] * fields.candidates[:, :, 0])
 
     def _hidden(self, fields: EmbeddedRequest, training: bool | None) -> tf.Tensor:

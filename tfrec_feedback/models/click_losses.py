@@ -8,12 +8,14 @@ from typing import Any
 import tensorflow as tf
 
 from tfrec_feedback.losses import (
+    DENOISING,
     BPRLoss,
     FeedbackCrossEntropy,
     HingeLoss,
     SquareLoss,
     denoising_loss,
 )
+from tfrec_feedback.models.arguments import check_types
 from tfrec_feedback.schema import suggest
 
 BASES: dict[str, Callable[..., tf.keras.losses.Loss]] = {
@@ -28,6 +30,7 @@ BASES: dict[str, Callable[..., tf.keras.losses.Loss]] = {
 def click_loss(
     feedback_weights: tuple[float, float, float],
     drop_base: str,
+    /,
     *,
     base: str = "cross_entropy",
     name: str = "ce",
@@ -46,10 +49,15 @@ def click_loss(
             `max_positive_fraction`) or `Reweighted` (`beta`, `negatives`).
 
     Raises:
-        ValueError: for unknown names and options, with the closest known one.
+        ValueError: for unknown names and options, with the closest known one, and for options of
+            another type.
 
     Reference: Wang et al., 2021, Denoising Implicit Feedback for Recommendation, WSDM.
     """
+    wrappers = [loss.__init__ for loss in DENOISING.values() if loss is not None]
+    check_types("loss", {"base": base, "name": name, **options}, *wrappers, click_loss)
+    if "reduction" in options:
+        raise ValueError("loss has no option 'reduction': a model sums over its candidates.")
     if base not in BASES:
         raise ValueError(
             f"loss.base must be one of {list(BASES)}, got {base!r}.{suggest(base, BASES)}"

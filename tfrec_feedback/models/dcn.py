@@ -35,6 +35,9 @@ class DCN(Baseline):
         output_bias: see `FeedbackModel`.
         **options: see `Baseline`.
 
+    Raises:
+        ValueError: for wrong options.
+
     Reference: Wang et al., 2017, Deep & Cross Network for Ad Click Predictions, ADKDD;
     Wang et al., 2021, DCN V2, WWW.
     """
@@ -57,6 +60,10 @@ class DCN(Baseline):
             raise ValueError(f"cross must be one of {list(CROSSES)}, got {cross!r}.")
         if projection_dim is not None and cross == "vector":
             raise ValueError("projection_dim is the rank of a matrix: set cross='matrix' too.")
+        if num_cross_layers < 1:
+            raise ValueError(f"num_cross_layers must be at least 1, got {num_cross_layers}.")
+        if projection_dim is not None and projection_dim < 1:
+            raise ValueError(f"projection_dim must be at least 1 or None, got {projection_dim}.")
         self.vector_cross = VectorCrossNetwork(num_cross_layers) if cross == "vector" else None
         self.matrix_crosses = []
         if cross == "matrix":

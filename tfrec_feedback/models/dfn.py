@@ -55,7 +55,8 @@ class DFN(FeedbackModel):
         external_score_scale: see there; None is D^-0.5.
         deep_units: widths of the deep part.
         dropout: rate in the deep part.
-        context_dropout: rate at which whole context fields are dropped, see `FeatureEmbedding`.
+        context_dropout: rate at which the vectors of whole context fields are dropped, see
+            `FeatureEmbedding`; their scalars in the wide part stay.
         history_length_fields: adds the length of every history as a field. Averages cannot tell
             how often the user clicked; off as printed, since it changes m.
         wide_bias: whether every field has a bias in the wide part.
@@ -64,6 +65,10 @@ class DFN(FeedbackModel):
         **options: `click_weight`, `unclick_weight`, `dislike_weight`, `dislike_head`,
             `dislike_protocol`,
             `output_bias`, `name`; see `FeedbackModel`.
+
+    Raises:
+        ValueError: for wrong options.
+        SchemaError: when a history is missing.
 
     Reference: Xie et al., 2020, Deep Feedback Network for Recommendation, IJCAI.
     """
@@ -100,6 +105,10 @@ class DFN(FeedbackModel):
             raise ValueError(
                 f"external histories {sorted(missing)} are not among the internal ones."
             )
+        if embedding_dim < 1:
+            raise ValueError(f"embedding_dim must be at least 1, got {embedding_dim}.")
+        if history_length_fields and not (internal or external):
+            raise ValueError("history_length_fields counts histories; this model reads none.")
         self.internal = tuple(internal)
         self.external = tuple(external)
         self.denoised = denoised
@@ -128,12 +137,12 @@ class DFN(FeedbackModel):
         candidate = [feature.name for feature in self.schema.candidate]
         self._target_fields = [i for i, name in enumerate(candidate) if name in shared]
         fields_width = len(self._target_fields) * given["embedding_dim"]
-        width = given["attention_dim"] or given["embedding_dim"]
+        width = given["embedding_dim"] if given["attention_dim"] is None else given["attention_dim"]
         width = fields_width if width == "item" else width
-        if width % given["embedding_dim"]:
+        if isinstance(width, str) or width < 1 or width % given["embedding_dim"]:
             raise ValueError(
-                f"attention_dim must be a multiple of embedding_dim {given['embedding_dim']}, got "
-                f"{width}."
+                f"attention_dim must be 'item' or a multiple of embedding_dim "
+                f"{given['embedding_dim']}, got {width!r}."
             )
         longest = max(history.max_length for history in self._histories)
         self.behaviour_embedding = BehaviourEmbedding(width, longest)

@@ -47,7 +47,7 @@ class DIEN(Baseline):
         **options: see `Baseline`.
 
     Raises:
-        ValueError: for unknown `negatives`, or a negative weight.
+        ValueError: for unknown `negatives`, a negative weight, or units below 1.
         SchemaError: when negatives are unclicks that do not repeat the features of clicks.
 
     Reference: Zhou et al., 2019, Deep Interest Evolution Network for Click-Through Rate
@@ -69,7 +69,7 @@ class DIEN(Baseline):
         **options: Any,
     ):
         given = self.arguments_of(locals())
-        _check_options(negatives, auxiliary_weight)
+        _check_options(negatives, auxiliary_weight, units)
         super().__init__(schema, output_bias=output_bias, **options)
         self.remember_arguments({**given, **options})
         widths = {h.name: units or len(h.features) * self.embedding_dim for h in self.histories}
@@ -125,11 +125,13 @@ class DIEN(Baseline):
         self(empty_request(self.schema), **options)
 
 
-def _check_options(negatives: str, auxiliary_weight: float) -> None:
+def _check_options(negatives: str, auxiliary_weight: float, units: int | None) -> None:
     if negatives not in NEGATIVES:
         raise ValueError(f"negatives must be one of {list(NEGATIVES)}, got {negatives!r}.")
     if auxiliary_weight < 0:
         raise ValueError(f"auxiliary_weight must not be negative, got {auxiliary_weight}.")
+    if units is not None and units < 1:
+        raise ValueError(f"units must be at least 1 or None, got {units}.")
 
 
 def _recurrences(

@@ -10,6 +10,7 @@ import tensorflow as tf
 from tfrec_feedback.layers import EmbeddedRequest, SplitMLP
 from tfrec_feedback.layers.interest_transformer import InterestTransformer
 from tfrec_feedback.layers.mixture_of_experts import MixtureOfExperts
+from tfrec_feedback.layers.widths import check_widths
 from tfrec_feedback.models.base import AUXILIARY, Tensors, empty_request, side_by_side
 from tfrec_feedback.models.baseline import Baseline, events_of
 from tfrec_feedback.schema import Schema, SchemaError
@@ -48,7 +49,7 @@ class DMT(Baseline):
     Raises:
         SchemaError: for a bias feature that is unknown, describes the events of a history, or
             leaves no other candidate feature.
-        ValueError: for `num_heads` that do not divide the width of an event.
+        ValueError: for `num_heads` that do not divide the width of an event, or a width below 1.
 
     Example:
         >>> from tfrec_feedback.models.base import empty_request
@@ -84,6 +85,8 @@ class DMT(Baseline):
         given = self.arguments_of(locals())
         super().__init__(schema, output_bias=output_bias, **options)
         self.remember_arguments({**given, **options})
+        if tower_units:
+            check_widths("tower_units", tower_units, (32,))
         self.bias_features = tuple(bias_features)
         self._check_bias_features()
         self.has_auxiliary_loss = bool(bias_features)

@@ -15,6 +15,7 @@ from tfrec_feedback.layers import (
     ResumableDropout,
     SplitDense,
 )
+from tfrec_feedback.layers.widths import check_widths
 from tfrec_feedback.models.base import INTERESTS, FeedbackModel, Tensors, side_by_side
 from tfrec_feedback.models.user_memory_network import (
     UserInterests,
@@ -106,8 +107,7 @@ class DUMN(FeedbackModel):
             raise ValueError(
                 f"pair={pair!r} joins short- and long-term interests: it needs a memory."
             )
-        if not deep_units:
-            raise ValueError("deep_units needs at least one width, for example (200, 80).")
+        check_widths("deep_units", deep_units, (200, 80))
         self.histories = tuple(histories)
         if "all" in histories and "all" not in [history.name for history in schema.histories]:
             raise SchemaError(

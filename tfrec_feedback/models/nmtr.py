@@ -13,6 +13,8 @@ from tfrec_feedback.models.recommender import GMF, Recommender
 from tfrec_feedback.schema import Schema
 
 CASCADES = ("additive", "average")
+_ROUNDING = 1e-9
+"""What two weights may leave of 1 below nothing: 1 - 0.8 - 0.2 is -5.6e-17."""
 
 
 @tf.keras.utils.register_keras_serializable(package="tfrec_feedback")
@@ -23,7 +25,8 @@ class NMTR(Recommender):
 
     Users, items and item biases are shared by both levels. A click satisfies unless its label says
     dislike: level 1 learns from all clicks, level 2 from those that satisfy, and items are ranked
-    by level 2.
+    by level 2. Labels do not tell whether what is disliked was clicked: level 1 takes every dislike
+    for a click, which on a log of impressions it need not have been.
 
     Args:
         schema: what a request holds; needs the tasks `ctr` and `dislike`.
@@ -32,7 +35,12 @@ class NMTR(Recommender):
         cascade: `"additive"`, as above, or `"average"`, `s2 = (s1 + f2) / 2 + b_i`, as in the code
             of the authors.
         click_share: weight of level 1 in the loss; that of level 2 is the rest.
-        **options: see `Recommender`; the biases are the items'.
+        **options: see `Recommender`; the biases are the items'. Both levels learn from clicks:
+            neither `dislike_head` nor `dislike_protocol="dislike_label"` goes with them.
+
+    Raises:
+        ValueError: for unknown options, or ones that train an output on dislikes; without a task
+            `dislike`.
 
     Reference: Gao et al., 2019, Neural Multi-Task Recommendation from Multi-Behavior Data, ICDE,
     eqs. 5 to 9.
@@ -61,6 +69,13 @@ class NMTR(Recommender):
             raise ValueError(f"click_share must be in [0, 1), got {click_share}.")
         if "dislike" not in self._tasks:
             raise ValueError("NMTR learns from clicks that did not satisfy: a task 'dislike'.")
+        if self.has_dislike_head or self.main_task == "dislike":
+            raise ValueError(
+                "Both levels of NMTR learn from clicks: expected dislike_head=False and "
+                "dislike_protocol='one_minus_ctr'."
+            )
+        if embedding_dim < 1:
+            raise ValueError(f"embedding_dim must be at least 1, got {embedding_dim}.")
         self.cascade, self.click_share = cascade, click_share
         # The last number of an item's row is its bias.
         self.embedding = FeatureEmbedding(self.schema, embedding_dim + 1)
@@ -87,7 +102,7 @@ class NMTR(Recommender):
         return super().task_loss(logits, labels, share * (1.0 - self.click_share))
 
     def auxiliary_loss(self, auxiliary: Any, labels: Tensors, share: tf.Tensor) -> tf.Tensor:
-        """Returns level 1's part of the loss: all clicks, whether they satisfied or not."""
+        """Returns level 1's part of the loss: all clicks, and dislikes, which count as such."""
         clicked = tf.maximum(labels["ctr"], labels["dislike"])
         weight = share * self.click_share
         return self.click_task(labels=clicked, predictions=auxiliary, sample_weight=weight)
@@ -105,10 +120,15 @@ class Scorer(tf.keras.layers.Layer):
 
     Returns:
         float tensor `[...]`.
+
+    Raises:
+        ValueError: for negative units.
     """
 
     def __init__(self, units: int = 0, **kwargs: Any):
         super().__init__(**kwargs)
+        if units < 0:
+            raise ValueError(f"units must not be negative, got {units}.")
         self.units = units
         self._hidden = tf.keras.layers.Dense(units, "relu", use_bias=False) if units else None
         self._score = tf.keras.layers.Dense(1, use_bias=False)
@@ -139,7 +159,10 @@ class NR(GMF):
         embedding_dim: width of users and items.
         complete_weight: l_p.
         skip_weight: l_n.
-        **options: see `Recommender`.
+        **options: see `Recommender`. A dislike head learns from all exposures alike, not by strata.
+
+    Raises:
+        ValueError: for weights that are negative or exceed 1 together; without a task `dislike`.
 
     Reference: Wen et al., 2019, Leveraging Post-click Feedback for Content Recommendations, RecSys.
     """
@@ -155,7 +178,7 @@ class NR(GMF):
         **options: Any,
     ):
         rest = 1.0 - complete_weight - skip_weight
-        if min(complete_weight, skip_weight, rest) < 0:
+        if not (min(complete_weight, skip_weight) >= 0 and rest >= -_ROUNDING):
             raise ValueError(
                 "complete_weight and skip_weight must not be negative, nor above 1 together, got "
                 f"{complete_weight} and {skip_weight}."
@@ -165,11 +188,11 @@ class NR(GMF):
         self.remember_arguments({"embedding_dim": embedding_dim, **given, **options})
         if "dislike" not in self._tasks:
             raise ValueError("NR learns from clicks that did not satisfy: a task 'dislike'.")
-        self.strata_weights: Sequence[float] = (complete_weight, skip_weight, rest)
+        self.strata_weights: Sequence[float] = (complete_weight, skip_weight, max(rest, 0.0))
 
-    def task_loss(self, logits: Tensors, labels: Tensors, share: tf.Tensor) -> tf.Tensor:
+    def main_loss(self, logits: Tensors, labels: Tensors, share: tf.Tensor) -> tf.Tensor:
         """Returns the weighted mean of the strata's mean losses."""
-        return super().task_loss(logits, labels, self.stratified(labels, share))
+        return super().main_loss(logits, labels, self.stratified(labels, share))
 
     def stratified(self, labels: Tensors, share: tf.Tensor) -> tf.Tensor:
         """Returns the weight of every candidate, in sum as much as `share`."""

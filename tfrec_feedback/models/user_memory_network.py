@@ -11,6 +11,7 @@ import tensorflow as tf
 from tfrec_feedback.layers import MemoryAccess, UserMemory
 from tfrec_feedback.layers.memory_addressing import Sums
 from tfrec_feedback.losses import MININGS, SampledItems, triplet_loss
+from tfrec_feedback.models.arguments import check_types
 from tfrec_feedback.schema import Schema, SchemaError, suggest
 
 _OPPOSITES = {
@@ -112,7 +113,7 @@ def make_user_memory(
 
     Raises:
         SchemaError: when the triplet loss needs samples that the schema does not have.
-        ValueError: for an unknown option.
+        ValueError: for an unknown option, or one of another type.
     """
     known = list(inspect.signature(UserMemoryNetwork.__init__).parameters)[3:-1]
     for key in options:
@@ -120,6 +121,7 @@ def make_user_memory(
             raise ValueError(
                 f"user_memory has no option {key!r}; it takes {known}.{suggest(key, known)}"
             )
+    check_types("user_memory", options, UserMemoryNetwork.__init__)
     if not histories:
         raise ValueError("user_memory needs at least one history to remember.")
     pairs = opposites(histories)
