@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from benchmarks.study import is_finished
 from tfrec_feedback.config import Config, load_config
 from tfrec_feedback.data.manifest import Manifest
 
@@ -33,7 +34,7 @@ class Setting:
 
 
 class LossStudy:
-    """The runs of one model; finished ones are kept.
+    """The runs of one model; finished ones are kept, and never mixed with other settings or data.
 
     Args:
         manifest: prepared data.
@@ -66,18 +67,24 @@ class LossStudy:
         return load_config(self.config, [*self.overrides, *more])
 
     def run(self, setting: Setting, seed: int) -> Path:
-        """Returns the folder of a run."""
-        return self.folder / f"{setting.label}-{seed}"
+        """Returns the folder of a run.
+
+        Raises:
+            RunError: when it holds one that was finished with other settings or data.
+        """
+        run = self.folder / f"{setting.label}-{seed}"
+        is_finished(run, self.resolved(setting, seed), self.manifest)
+        return run
 
     def trained(self, setting: Setting, seed: int) -> dict[str, Any]:
         """Returns the description of a run, after training it if it is missing."""
         import tensorflow as tf
 
-        from tfrec_feedback.runs import MODEL_FILE, describe_run
+        from tfrec_feedback.runs import describe_run
         from tfrec_feedback.training import train
 
-        run = self.run(setting, seed)
-        if not (run / MODEL_FILE).is_file():
+        run, config = self.run(setting, seed), self.resolved(setting, seed)
+        if not is_finished(run, config, self.manifest):
             tf.keras.backend.clear_session()
-            train(self.resolved(setting, seed), self.manifest, run)
+            train(config, self.manifest, run)
         return describe_run(run)

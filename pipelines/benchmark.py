@@ -13,6 +13,7 @@ from rich.table import Table
 
 from pipelines.console import benchmark_table, reported_errors
 from tfrec_feedback.benchmark.suites import DEFAULT_MODELS, SUITES, check_models, find_suite
+from tfrec_feedback.data.manifest import load_manifest
 
 if TYPE_CHECKING:
     from tfrec_feedback.benchmark.cells import Timing
@@ -88,7 +89,8 @@ def main(  # noqa: PLR0913 - one parameter an option
         )
         if data is None and not study.data.is_dir():
             console.print(f"Preparing {chosen.name} into {study.data} ...", soft_wrap=True)
-        manifest = suite_data(chosen, study.data, logs)
+        # Prepared data that are named are never made: the name may be mistyped.
+        manifest = load_manifest(data) if data else suite_data(chosen, study.data, logs)
         if importance is not None:
             _print_importance(study, manifest, names[0], console)
             return
@@ -179,25 +181,48 @@ def _timings(
 
 def _notes(study: Study, manifest: Manifest, rows: Sequence[Row]) -> list[str]:
     """Returns how the numbers were made, for the report."""
-    config = study.resolved(rows[0], {}, 0)
+    from tfrec_feedback.benchmark.rows import key_of
+
     split = manifest.split("test")
-    tuning = (
-        f"Every model was tuned with {_counted(study.budget, 'trial')}, the first with the shared "
-        f"settings, judged by {config.train.impression_monitor} on validation: learning rate, "
-        "weight decay, and dropout where the model has it."
-    )
-    if not rows[0].tune:
-        tuning = "Rows take the settings their model was tuned to earlier, or else the shared ones."
-    elif study.budget == 0:
-        tuning = "No model was tuned: all take the shared settings."
+    # A sweep gives every row a value of its own: what was set is set for none.
+    replaced = set.intersection(*({key_of(text) for text in row.overrides} for row in rows))
+    kept = [text for text in study.overrides if key_of(text) not in replaced]
     return [
         f"Data: {manifest.source}, fingerprint {manifest.fingerprint[:12]}; test split of "
         f"{split.requests:,} requests and {split.candidates:,} candidates.",
-        tuning,
-        f"At most {_counted(config.train.epochs, 'epoch')}, patience {config.train.patience}, "
-        f"batches of {config.data.batch_size} requests, {_counted(study.seeds, 'seed')}.",
-        *(["Set for all: " + ", ".join(study.overrides) + "."] if study.overrides else []),
+        _tuning_note(study, rows),
+        _training_note(study, rows),
+        *(["Set for all: " + ", ".join(kept) + "."] if kept else []),
     ]
+
+
+def _tuning_note(study: Study, rows: Sequence[Row]) -> str:
+    if not rows[0].tune:
+        return (
+            "Beside what is swept or set, rows take the settings their model was tuned to earlier, "
+            "or else the shared ones."
+        )
+    keys = dict.fromkeys(key for row in rows for key in study.space(row.model))
+    if study.budget == 0 or not keys:
+        return "No model was tuned: all take the shared settings."
+    monitor = study.resolved(rows[0], {}, 0).train.impression_monitor
+    return (
+        f"Tuned, as far as a model has them: {', '.join(keys)}; {_counted(study.budget, 'trial')} "
+        f"a model, the first with the shared settings, judged by {monitor} on validation."
+    )
+
+
+def _training_note(study: Study, rows: Sequence[Row]) -> str:
+    """Says how all rows were trained; what differs between them is in their labels."""
+    by_row = []
+    for row in rows:
+        config = study.resolved(row, {}, 0)
+        epochs, patience = _counted(config.train.epochs, "epoch"), config.train.patience
+        batches = f"batches of {_counted(config.data.batch_size, 'request')}"
+        by_row.append([f"at most {epochs}", f"patience {patience}", batches])
+    shared = [texts[0] for texts in zip(*by_row, strict=True) if len(set(texts)) == 1]
+    text = ", ".join([*shared, _counted(study.seeds, "seed")])
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def _counted(number: int, what: str) -> str:

@@ -1,5 +1,7 @@
 """The studies of denoising and the recommenders' benchmark, on tiny sizes."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import typer
@@ -15,6 +17,7 @@ from tfrec_feedback.data.sources import load_interaction_source
 from tfrec_feedback.denoising.record import DenoisingRecord
 from tfrec_feedback.evaluation import predict, ranking_metrics
 from tfrec_feedback.models import build_model
+from tfrec_feedback.runs import RunError
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +61,11 @@ def test_test_metrics_are_kept_for_every_user(manifest, tmp_path):
     for name, values in found.items():
         np.testing.assert_array_equal(values, again[name])
     assert (study.run(Setting("ce"), 0) / "evaluation.json").is_file()
+    overrides = [*study.overrides, "train.patience=3"]
+    other = LossStudy(manifest, study.config, overrides, study.folder, Console())
+    for use in (other.trained, partial(denoising.ranked, other)):
+        with pytest.raises(RunError, match=r"ce-0 holds .* train.patience 1; asked for now: .* 3"):
+            use(Setting("ce"), 0)
 
 
 def test_every_model_tries_the_paper_s_losses():

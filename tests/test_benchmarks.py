@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 import pytest
 import tensorflow as tf
+from rich.console import Console
 
 from benchmarks import (
     __main__,
@@ -19,6 +20,7 @@ from benchmarks import (
     sensitivity,
     serving,
     speed,
+    study,
 )
 from benchmarks.dfn_training import check_equal, encoded_batch
 from benchmarks.measure import Report, in_turn, interleaved_medians, paired_ratios, readable
@@ -34,6 +36,7 @@ from tests.serving.tiny_model import REQUEST
 from tfrec_feedback.config import load_config
 from tfrec_feedback.models import build_model
 from tfrec_feedback.requests import encode_requests
+from tfrec_feedback.runs import RunError
 
 TINY_LOG = {"num_users": 30, "num_items": 40, "num_days": 3}
 
@@ -284,6 +287,37 @@ def test_sensitivity_trains_every_size_once(tiny_data, tmp_path, capsys):
     # A second time nothing is trained: finished runs may not be trained again.
     sensitivity.main(model="dumn_no_tl", sizes="4", words="2,3", seeds=1, config=None, **options)
     assert capsys.readouterr().out.endswith(first[first.index("| click AUC") :])
+
+
+def test_a_study_takes_no_finished_run_of_other_settings_or_data(tiny_data, tiny_run, tmp_path):
+    config = load_config(tiny_run / "config.toml")
+    assert study.is_finished(tiny_run, config, tiny_data)
+    assert not study.is_finished(tmp_path, config, tiny_data)
+    moved = load_config(tiny_run / "config.toml", [f"data.directory='{tmp_path}'"])
+    assert study.is_finished(tiny_run, moved, tiny_data)
+    others = ["train.epochs=9", "model.dislike_weight=2"]
+    other = load_config(tiny_run / "config.toml", others)
+    expected = (
+        r"model.dislike_weight None, train.epochs 1; asked for now: model.dislike_weight 2, "
+        r"train.epochs 9. Choose another --output"
+    )
+    with pytest.raises(RunError, match=expected):
+        study.report_of_run(tiny_run, other, Console())
+    data = tiny_data.model_copy(update={"fingerprint": "another"})
+    with pytest.raises(RunError, match="data_fingerprint .*; asked for now: .* another"):
+        study.is_finished(tiny_run, config, data)
+
+
+def test_a_setting_that_is_newer_than_a_finished_run_counts_as_the_default(
+    tiny_data, tiny_run, tmp_path
+):
+    described = json.loads((tiny_run / "run.json").read_text(encoding="utf-8"))
+    del described["config"]["train"]["steps_at_once"], described["config"]["loss"]
+    (tmp_path / "run.json").write_text(json.dumps(described), encoding="utf-8")
+    assert study.is_finished(tmp_path, load_config(tiny_run / "config.toml"), tiny_data)
+    newer = load_config(tiny_run / "config.toml", ["loss.name=tce"])
+    with pytest.raises(RunError, match="loss.name ce; asked for now: loss.name tce"):
+        study.is_finished(tmp_path, newer, tiny_data)
 
 
 def test_sensitivity_changes_sizes_and_no_other_option():

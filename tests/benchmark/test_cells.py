@@ -69,6 +69,7 @@ def test_a_cell_of_other_settings_is_an_error_that_names_folder_and_difference(t
     assert check_made_with(path, {"settings": {"train": {"epochs": 3}}, "data": "abc"})
     with pytest.raises(KeptResultError, match=r"seed-0 .* made with data abc; asked for now: xyz"):
         check_made_with(path, {"settings": {"train": {"epochs": 3}}, "data": "xyz"})
+    assert check_made_with(path, {"settings": {"train": {"epochs": 3}}}, but=["data"])
     assert not check_made_with(tmp_path / "seed-1" / "cell.json", {"data": "xyz"})
 
 

@@ -44,6 +44,12 @@ def test_a_sweep_of_another_form_is_an_error(text):
         sweep_rows(["dfn"], [text])
 
 
+def test_a_key_that_is_swept_twice_is_an_error():
+    sweep = ["train.epochs=1", "train.patience=2", "train.epochs=3"]
+    with pytest.raises(ValueError, match=r"names train.epochs 2 times: expected every key once"):
+        sweep_rows(["dfn"], sweep)
+
+
 def test_each_history_is_dropped_once_beside_the_whole_model():
     rows = dropped_rows(["dfn"], small_schema(), load_config())
     labels = ["dfn", "dfn, no click", "dfn, no unclick", "dfn, no like", "dfn, no dislike"]

@@ -1,3 +1,4 @@
+import dataclasses
 import multiprocessing
 import os
 import shutil
@@ -10,7 +11,8 @@ import pytest
 from tfrec_feedback import training
 from tfrec_feedback.benchmark import running
 from tfrec_feedback.benchmark.cells import load_cell
-from tfrec_feedback.benchmark.rows import model_rows
+from tfrec_feedback.benchmark.measured import measure
+from tfrec_feedback.benchmark.rows import model_rows, sweep_rows
 from tfrec_feedback.benchmark.running import run_study
 from tfrec_feedback.data.dataset import request_dataset
 from tfrec_feedback.evaluation import predict
@@ -83,8 +85,25 @@ def test_an_interrupted_cell_is_not_there_and_what_it_left_is_removed(
     monkeypatch.setattr(training, "train", crash)
     config = small_study.resolved(ROWS[0], {}, 0)
     with pytest.raises(OSError, match="No space left"):
-        running.make_cell(config, tiny_data, folder, "dfn_no_feedback", {}, {})
+        running.make_cell(config, tiny_data, folder, "dfn_no_feedback", {}, {}, 64)
     assert not small_study.is_finished(ROWS[0])
+
+
+def test_rows_of_any_batch_size_are_scored_in_one_order(
+    small_study, tiny_data, tiny_run, monkeypatch
+):
+    model, _ = load_run(tiny_run)
+    result = training.TrainingResult(model, [{"ctr_auc": 0.5}], 0, "ctr_auc", 0, {})
+    monkeypatch.setattr(training, "train", lambda config, manifest, run: result)
+    study = dataclasses.replace(small_study, seeds=1)
+    rows = sweep_rows(["dfn_click"], ["data.batch_size=8,64"])
+    run_study(study, rows)
+    cells = [load_cell(study.cell_folder(row.label, 0)) for row in rows]
+    assert list(measure(cells)) == [row.label for row in rows]
+    dataset = request_dataset(tiny_data, "test", 64, encoder=model.encoder, metadata=True)
+    expected = predict(model, dataset).users
+    for cell in cells:
+        np.testing.assert_array_equal(cell.predictions.users, expected)
 
 
 def test_the_environment_of_workers_is_set_for_them_alone(monkeypatch):

@@ -87,6 +87,56 @@ def test_trials_of_another_space_are_found_before_training(small_study, tiny_dat
         other.check([ROW], tiny_data)
 
 
+@pytest.mark.parametrize("budget", [0, 2])
+def test_a_sweep_takes_no_settings_that_were_tuned_with_others(small_study, tiny_data, budget):
+    row = sweep_rows(["dfn_click"], ["model.dislike_weight=1"])[0]
+    keep_trials(small_study, ROW, tiny_data)
+    study = dataclasses.replace(small_study, budget=budget)
+    study.check([row], tiny_data)
+    other = dataclasses.replace(study, overrides=(*SMALL, "train.patience=2"))
+    with pytest.raises(KeptResultError, match="trials/dfn_click holds a result made with settings"):
+        other.check([row], tiny_data)
+    moved = tiny_data.model_copy(update={"fingerprint": "another"})
+    with pytest.raises(KeptResultError, match="trials/dfn_click holds a result made with data"):
+        study.check([row], moved)
+
+
+def test_cells_scored_in_another_order_are_found_before_training(small_study, tiny_data):
+    row = sweep_rows(["dfn_click"], ["data.batch_size=32"])[0]
+    assert "test_batch_size" not in small_study.cell_made_with(ROW, tiny_data)
+    made_with = small_study.cell_made_with(row, tiny_data)
+    save_cell(small_study.cell_folder(row.label, 0), CELL, made_with)
+    small_study.check([row], tiny_data)
+    other = dataclasses.replace(small_study, overrides=(*SMALL, "data.batch_size=32"))
+    with pytest.raises(KeptResultError, match="made with test_batch_size 64"):
+        other.check([row], tiny_data)
+
+
+@pytest.mark.parametrize(
+    ("text", "option"),
+    [
+        ("train.seed=1", "--seeds"),
+        ("model.name=dfn", "--models"),
+        ("data.directory=elsewhere", "--data"),
+    ],
+)
+def test_what_the_study_decides_cannot_be_set_or_swept(small_study, tiny_data, text, option):
+    key = text.partition("=")[0]
+    expected = f"{key} is set or swept, .* Use {option}"
+    with pytest.raises(ValueError, match=expected):
+        small_study.check(sweep_rows(["dfn_click"], [text]), tiny_data)
+    study = dataclasses.replace(small_study, overrides=(*SMALL, text))
+    with pytest.raises(ValueError, match=expected):
+        study.check([ROW], tiny_data)
+
+
+@pytest.mark.parametrize("values", ["0.001,0.001", "1,2,1"])
+def test_two_rows_of_one_place_are_found_before_training(small_study, tiny_data, values):
+    rows = sweep_rows(["dfn_click"], [f"{RATE}={values}"])
+    with pytest.raises(ValueError, match="would both be kept in .*learning_rate="):
+        small_study.check(rows, tiny_data)
+
+
 def test_a_parameter_that_a_model_lacks_is_found_before_training(small_study, tiny_data):
     row = sweep_rows(["dfn"], ["model.dislike_wait=1"])[0]
     with pytest.raises(ValueError, match="Model 'dfn' has no parameter .*'dislike_weight'"):

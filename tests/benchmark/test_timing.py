@@ -1,4 +1,5 @@
 import itertools
+import math
 
 import pytest
 import tensorflow as tf
@@ -14,6 +15,7 @@ from tfrec_feedback.benchmark.timing import (
 )
 from tfrec_feedback.config import load_config
 from tfrec_feedback.data.dataset import request_dataset
+from tfrec_feedback.losses import Truncated
 
 
 def test_calls_take_turns_in_reversed_order_every_other_round():
@@ -35,6 +37,11 @@ def test_timings_are_read_as_they_were_written(tmp_path):
     save_timings(tmp_path / "timings.json", timings)
     assert load_timings(tmp_path / "timings.json") == timings
     assert load_timings(tmp_path / "none.json") == {}
+    save_timings(tmp_path / "timings.json", {"din": Timing(math.nan, 2.5)})
+    assert "null" in (tmp_path / "timings.json").read_text(encoding="utf-8")
+    found = load_timings(tmp_path / "timings.json")["din"]
+    assert math.isnan(found.samples_per_second)
+    assert found.latency_ms == 2.5
 
 
 def test_the_timed_request_is_a_logged_one_of_long_histories_with_repeated_candidates(tiny_data):
@@ -57,6 +64,54 @@ def test_the_timed_request_is_a_logged_one_of_long_histories_with_repeated_candi
     assert events(request) == most
     longest = [candidates(features) for features in logged if events(features) == most]
     assert request["item_id"].numpy()[0].tolist() in longest
+
+
+SMALL_DIN = ["model.name=din", "model.embedding_dim=4", "model.deep_units=[8]"]
+
+
+def test_the_timed_step_has_the_loss_of_the_run(tiny_data):
+    overrides = ["loss.name=tce", "loss.max_rate=0.3", "loss.num_steps=10"]
+    model = timing._model(load_config(overrides=[*SMALL_DIN, *overrides]), tiny_data)
+    assert isinstance(model.click_loss, Truncated)
+    assert model.click_loss.schedule.max_rate == 0.3
+    assert model.denoising_monitor is not None
+    plain = load_config(overrides=[*SMALL_DIN, "train.diagnostics_steps=0"])
+    model = timing._model(plain, tiny_data)
+    assert not isinstance(model.click_loss, Truncated)
+    assert model.denoising_monitor is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "compiles"),
+    [
+        (["train.diagnostics_steps=0"], False),
+        (["train.diagnostics_steps=0", "train.compiled=true"], True),
+        (["train.compiled=true"], False),  # The data know false clicks: diagnostics are plain.
+    ],
+)
+def test_the_timed_step_is_compiled_where_the_run_s_is(tiny_data, overrides, compiles):
+    model = timing._model(load_config(overrides=[*SMALL_DIN, *overrides]), tiny_data)
+    assert model.compiles == compiles
+
+
+def test_steps_that_are_one_program_are_not_timed_one_by_one(tiny_data, monkeypatch):
+    several = ["train.compiled=true", "train.diagnostics_steps=0", "train.steps_at_once=2"]
+    timed = []
+
+    def fake_medians(calls, rounds):
+        timed.append(list(calls))
+        return dict.fromkeys(calls, 2.0)
+
+    monkeypatch.setattr(timing, "interleaved_medians", fake_medians)
+    configs = {
+        "plain": load_config(overrides=SMALL_DIN),
+        "several": load_config(overrides=[*SMALL_DIN, *several]),
+    }
+    found = time_models(configs, tiny_data, batches=1, rounds=1)
+    assert timed == [["plain"], ["plain", "several"]]
+    assert found["plain"].samples_per_second > 0
+    assert math.isnan(found["several"].samples_per_second)
+    assert found["several"].latency_ms == 2000.0
 
 
 def test_training_counts_candidates_and_both_speeds_are_measured(tiny_data, monkeypatch):

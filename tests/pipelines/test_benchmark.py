@@ -1,10 +1,13 @@
 import csv
+import dataclasses
 import shutil
 
 import pytest
 
-from pipelines.benchmark import main
+from pipelines.benchmark import _notes, main
 from tests.pipelines.conftest import failed, invoke
+from tfrec_feedback.benchmark.rows import dropped_rows, model_rows, sweep_rows
+from tfrec_feedback.benchmark.study import Study
 
 SMALL = ["--set", "model.embedding_dim=4", "--set", "model.deep_units=[8]"]
 SMALL += ["--set", "data.batch_size=64", "--set", "train.epochs=1"]
@@ -98,6 +101,8 @@ def test_the_importance_of_inputs_is_measured_on_a_finished_model(compared, tiny
         (["--models", "dfn", "--set", "model.embeding_dim=4"], "Did you mean 'embedding_dim'"),
         (["--models", "dfn", "--sweep", "dislike_weight=1"], "expected section.key=value"),
         (["--models", "dfn", "--sweep", "train.epochs=1", "--drop-feedback"], "exclude each other"),
+        (["--models", "fm", "--sweep", "train.seed=0,1"], "Use --seeds"),
+        (["--models", "fm", "--sweep", "train.epochs=1,1"], "would both be kept"),
         (["--importance", "dfn"], "No finished 'dfn'"),
         (["--models", "dfn", "--config", "none.toml"], "No configuration at none.toml"),
     ],
@@ -106,6 +111,44 @@ def test_wrong_options_are_one_line(tiny_data, tmp_path, options, expected):
     result = run(tiny_data, tmp_path, *options)
     assert failed(result, expected)
     assert result.stderr.count("\n") == 1
+
+
+def test_prepared_data_that_are_not_there_are_an_error(tmp_path):
+    data = tmp_path / "mistyped"
+    result = invoke(main, "--suite", "simulated", "--data", data, "--output", tmp_path / "runs")
+    assert failed(result, str(data))
+    assert not data.exists()
+    assert result.stderr.count("\n") == 1
+
+
+def test_notes_name_what_is_tuned(tiny_data, tmp_path):
+    rows = model_rows(["fm", "dfn"])
+    kept = ("optimizer.weight_decay=0.01",)
+    study = Study(tmp_path, tiny_data.directory, overrides=kept, seeds=2, budget=8)
+    notes = _notes(study, tiny_data, rows)
+    assert notes[1:] == [
+        "Tuned, as far as a model has them: optimizer.learning_rate, model.dropout; 8 trials a "
+        "model, the first with the shared settings, judged by ctr_auc on validation.",
+        "At most 5 epochs, patience 1, batches of 256 requests, 2 seeds.",
+        "Set for all: optimizer.weight_decay=0.01.",
+    ]
+    kept = (*kept, "optimizer.learning_rate=0.1", "model.dropout=0.1")
+    notes = _notes(dataclasses.replace(study, overrides=kept), tiny_data, rows)
+    assert notes[1] == "No model was tuned: all take the shared settings."
+
+
+def test_notes_leave_out_what_is_swept(tiny_data, tmp_path):
+    kept = ("train.epochs=7", "data.batch_size=64")
+    study = Study(tmp_path, tiny_data.directory, overrides=kept, seeds=1)
+    rows = sweep_rows(["fm"], ["train.epochs=1,9", "train.patience=1,2"])
+    assert _notes(study, tiny_data, rows)[2:] == [
+        "Batches of 64 requests, 1 seed.",
+        "Set for all: data.batch_size=64.",
+    ]
+    study = dataclasses.replace(study, overrides=('data.drop=["context_hour"]',))
+    config = study.resolved(rows[0], {}, 0)
+    rows = dropped_rows(["fm"], tiny_data.schema(), config)
+    assert _notes(study, tiny_data, rows)[3] == 'Set for all: data.drop=["context_hour"].'
 
 
 def test_an_unknown_suite_is_one_line(tmp_path):

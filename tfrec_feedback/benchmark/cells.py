@@ -6,7 +6,7 @@ import dataclasses
 import io
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +57,8 @@ class Timing:
     """How fast a model is; medians.
 
     Attributes:
-        samples_per_second: candidates a second in training steps, without reading.
+        samples_per_second: candidates a second in training steps, without reading; NaN where
+            several steps are one program.
         latency_ms: milliseconds to score one request of 100 candidates.
     """
 
@@ -123,12 +124,13 @@ def load_cell(folder: str | Path) -> Cell:
     return Cell(predictions=Predictions(**columns), **described)
 
 
-def check_made_with(path: Path, expected: Mapping[str, Any]) -> bool:
+def check_made_with(path: Path, expected: Mapping[str, Any], but: Collection[str] = ()) -> bool:
     """Returns whether a result is kept at `path`; a result of other settings is an error.
 
     Args:
         path: a JSON file with an entry `made_with`.
         expected: what it would be made with now.
+        but: entries that may differ.
 
     Raises:
         KeptResultError: names the folder and what differs.
@@ -137,7 +139,7 @@ def check_made_with(path: Path, expected: Mapping[str, Any]) -> bool:
         return False
     before = json.loads(path.read_text(encoding="utf-8"))["made_with"]
     expected = json.loads(json.dumps(expected))
-    for key in sorted({*before, *expected}):
+    for key in sorted({*before, *expected} - {*but}):
         if before.get(key) != expected.get(key):
             raise KeptResultError(
                 f"{path.parent} holds a result made with {key} {before.get(key)}; asked for now: "

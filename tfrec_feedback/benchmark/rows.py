@@ -34,6 +34,16 @@ class Row:
     tune: bool = True
 
 
+def key_of(override: str) -> str:
+    """Returns the dotted key of a `section.key=value` text.
+
+    Example:
+        >>> key_of("train.epochs=2")
+        'train.epochs'
+    """
+    return override.partition("=")[0].strip()
+
+
 def model_rows(models: Sequence[str]) -> list[Row]:
     """Returns one row a model."""
     return [Row(model, model) for model in models]
@@ -47,13 +57,20 @@ def sweep_rows(models: Sequence[str], sweep: Sequence[str]) -> list[Row]:
         sweep: `section.key=value,value,...` texts.
 
     Raises:
-        ValueError: for a text of another form.
+        ValueError: for a text of another form, and a key that is swept twice.
 
     Example:
         >>> [row.label for row in sweep_rows(["dfn"], ["model.dislike_weight=1,5"])]
         ['dfn, dislike_weight=1', 'dfn, dislike_weight=5']
     """
     axes = [_axis(text) for text in sweep]
+    keys = [key_of(text) for text in sweep]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise ValueError(
+                f"--sweep names {key} {keys.count(key)} times: expected every key once. Give all "
+                f"of its values to one, {key}=value,value,..."
+            )
     rows = []
     for model in models:
         for point in itertools.product(*axes):

@@ -37,7 +37,7 @@ def run_study(
             where there are several workers.
 
     Raises:
-        ValueError: when a model has no parameter of a name that is set.
+        ValueError: see `Study.check`.
         KeptResultError: when the folder holds results of other settings or data.
         NonFiniteLossError: when the best settings diverge with a reported seed.
     """
@@ -81,6 +81,7 @@ def run_rows(study: Study, rows: Sequence[Row], say: Say) -> None:
                     row.label,
                     settings,
                     study.cell_made_with(row, manifest),
+                    study.test_batch_size,
                 )
                 say(_cell_line(cell, config.train.impression_monitor))
                 free_memory()
@@ -93,6 +94,7 @@ def make_cell(  # noqa: PLR0913 - one argument an entry of the cell
     label: str,
     settings: Mapping[str, Any],
     made_with: Mapping[str, Any],
+    test_batch_size: int,
 ) -> Cell:
     """Trains one run, scores the test split and keeps both.
 
@@ -103,6 +105,7 @@ def make_cell(  # noqa: PLR0913 - one argument an entry of the cell
         label: row of the table.
         settings: those found by tuning.
         made_with: see `save_cell`.
+        test_batch_size: requests a batch when the test split is scored.
     """
     from tfrec_feedback.data.dataset import naming_damage, request_dataset
     from tfrec_feedback.evaluation import predict
@@ -114,7 +117,7 @@ def make_cell(  # noqa: PLR0913 - one argument an entry of the cell
     seconds = time.perf_counter() - start
     model = result.model
     dataset = request_dataset(
-        manifest, "test", config.data.batch_size, encoder=model.encoder, metadata=True
+        manifest, "test", test_batch_size, encoder=model.encoder, metadata=True
     )
     with naming_damage(manifest, "test"):
         predictions = predict(model, dataset)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tfrec_feedback.benchmark.cells import CELL_FILE, check_made_with, slug
-from tfrec_feedback.benchmark.rows import Row
+from tfrec_feedback.benchmark.rows import Row, key_of
 from tfrec_feedback.benchmark.tuning import (
     TUNING_SEED,
     Trial,
@@ -29,6 +29,9 @@ from tfrec_feedback.data.manifest import Manifest
 from tfrec_feedback.schema import suggest
 
 Say = Callable[[str], None]
+
+_DECIDED = {"train.seed": "--seeds", "model.name": "--models", "data.directory": "--data"}
+"""Settings that every run of a study is given, and the options that decide them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +53,11 @@ class Study:
     overrides: tuple[str, ...] = ()
     seeds: int = 3
     budget: int = 8
+
+    @property
+    def test_batch_size(self) -> int:
+        """Requests a batch of the test split, of all rows: it decides the order of exposures."""
+        return load_config(self.config, self.overrides).data.batch_size
 
     def cell_folder(self, label: str, seed: int) -> Path:
         """Returns the folder of a cell; its run is in `run/` below."""
@@ -92,7 +100,10 @@ class Study:
         tuning: dict[str, Any] = {"budget": self.budget, "space": self._tuned_keys(row)}
         if not row.tune:
             tuning = self._kept_settings(row)
-        return {**self.made_with(row, manifest), "tuning": tuning}
+        made_with = {**self.made_with(row, manifest), "tuning": tuning}
+        if self.test_batch_size != self.resolved(row, {}, 0).data.batch_size:
+            made_with["test_batch_size"] = self.test_batch_size
+        return made_with
 
     def trial_made_with(self, model: str, manifest: Manifest) -> dict[str, Any]:
         """Returns `made_with` of a whole model, and which settings its trials vary."""
@@ -104,7 +115,7 @@ class Study:
 
     def fixed(self, row: Row) -> set[str]:
         """Returns the dotted keys that are set by hand, and so not tuned."""
-        return {text.partition("=")[0].strip() for text in (*self.overrides, *row.overrides)}
+        return {key_of(text) for text in (*self.overrides, *row.overrides)}
 
     def is_finished(self, row: Row) -> bool:
         """Returns whether every cell of a row is there."""
@@ -180,18 +191,39 @@ class Study:
             manifest: prepared data.
 
         Raises:
-            ValueError: when a model has no parameter of a name that is set.
+            ValueError: when a model has no parameter of a name that is set, a setting is one that
+                the study decides, or two rows would be kept in one place.
             KeptResultError: when a kept result was made with other settings or data.
         """
+        self._check_labels(rows)
         for row in rows:
             _check_parameters(row.model, self.resolved(row, {}, 0))
-            if row.tune and self.budget:
+            if self.budget or not row.tune:
                 made_with = self.trial_made_with(row.model, manifest)
+                # What is not tuned now takes what was found, in whichever space.
+                but = () if row.tune else ("space",)
                 for path in sorted(self.trials_folder(row.model).glob("trial-*.json")):
-                    check_made_with(path, made_with)
+                    check_made_with(path, made_with, but)
             for seed in range(self.seeds):
                 path = self.cell_folder(row.label, seed) / CELL_FILE
                 check_made_with(path, self.cell_made_with(row, manifest))
+
+    def _check_labels(self, rows: Sequence[Row]) -> None:
+        """Checks that every label is that of one row, and says what the row is."""
+        labels: dict[Path, str] = {}
+        for row in rows:
+            for key in sorted(self.fixed(row) & _DECIDED.keys()):
+                raise ValueError(
+                    f"{key} is set or swept, and every run is given its own: expected other "
+                    f"settings. Use {_DECIDED[key]}."
+                )
+            folder = self.cell_folder(row.label, 0).parent
+            if folder in labels:
+                raise ValueError(
+                    f"Rows {labels[folder]!r} and {row.label!r} would both be kept in {folder}: "
+                    "expected rows that differ. Leave one of them out."
+                )
+            labels[folder] = row.label
 
 
 def _check_parameters(model: str, config: Config) -> None:

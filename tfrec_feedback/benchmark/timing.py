@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -13,10 +14,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfrec_feedback.benchmark.cells import Timing
+from tfrec_feedback.benchmark.cells import Timing, numbers_or_nan, numbers_or_null
 from tfrec_feedback.config import Config
 from tfrec_feedback.data.dataset import request_dataset
 from tfrec_feedback.data.manifest import Manifest, write_atomically
+from tfrec_feedback.denoising.recorder import DenoisingRecorder
 from tfrec_feedback.evaluation import scoring_function
 from tfrec_feedback.models import build_model
 from tfrec_feedback.runs import model_schema
@@ -48,24 +50,28 @@ def time_models(
 
     Returns:
         Medians over the rounds, by label. Samples are candidates; a request is scored from raw
-        features, as a server does.
+        features, as a server does. NaN for training with `train.steps_at_once`.
     """
     request = request_of(manifest, NUM_CANDIDATES)
     models = {label: _model(config, manifest) for label, config in configs.items()}
     steps = {
-        label: _steps(model, configs[label], manifest, batches) for label, model in models.items()
+        label: _steps(model, configs[label], manifest, batches)
+        for label, model in models.items()
+        # Single steps would say nothing about a program of several.
+        if configs[label].train.steps_at_once == 1
     }
     answers = {label: _answer(model, request) for label, model in models.items()}
     training = interleaved_medians({label: step for label, (step, _) in steps.items()}, rounds)
     latency = interleaved_medians(answers, 3 * rounds)
-    return {
-        label: Timing(steps[label][1] / training[label], 1e3 * latency[label]) for label in models
-    }
+    speeds = {label: candidates / training[label] for label, (_, candidates) in steps.items()}
+    return {label: Timing(speeds.get(label, math.nan), 1e3 * latency[label]) for label in models}
 
 
 def save_timings(path: Path, timings: Mapping[str, Timing]) -> None:
     """Writes timings as JSON."""
-    described = {label: dataclasses.asdict(timing) for label, timing in timings.items()}
+    described = {
+        label: numbers_or_null(dataclasses.asdict(timing)) for label, timing in timings.items()
+    }
     write_atomically(path, (json.dumps(described, indent=2) + "\n").encode("utf-8"))
 
 
@@ -74,7 +80,7 @@ def load_timings(path: Path) -> dict[str, Timing]:
     if not path.is_file():
         return {}
     described = json.loads(path.read_text(encoding="utf-8"))
-    return {label: Timing(**timing) for label, timing in described.items()}
+    return {label: Timing(**numbers_or_nan(timing)) for label, timing in described.items()}
 
 
 def request_of(manifest: Manifest, num_candidates: int) -> dict[str, tf.Tensor]:
@@ -124,9 +130,15 @@ def interleaved_medians(calls: Mapping[str, Callable[[], Any]], rounds: int) -> 
 
 
 def _model(config: Config, manifest: Manifest) -> tf.keras.Model:
-    schema = model_schema(config, manifest)
-    model = build_model(config.model.name, schema, **config.model.params())
+    """Builds a model whose steps are those that `tfrec_feedback.training.train` takes."""
+    params = config.model.params()
+    if (loss := config.loss.options()) is not None:
+        params["loss"] = loss
+    model = build_model(config.model.name, model_schema(config, manifest), **params)
+    DenoisingRecorder(model, config.train.diagnostics_steps, manifest.knows_false_positives)
     model.micro_batches = config.train.micro_batches
+    if config.train.compiled:
+        model.compiled_training = True
     model.compile(make_optimizer(config.optimizer))
     return model
 
@@ -141,6 +153,7 @@ def _steps(
         config.data.batch_size,
         encoder=model.encoder,
         samples=model.user_memory is not None and bool(model.user_memory.sampled),
+        truth=model.denoising_monitor is not None and manifest.knows_false_positives,
     )
     kept = list(dataset.take(batches))
     candidates = int(sum(int(tf.reduce_sum(batch[0]["num_candidates"])) for batch in kept))
