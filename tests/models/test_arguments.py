@@ -31,7 +31,7 @@ def given_to(hint, value):
         (Sequence[Sequence[str]], [[], [["a", "b"]], (("a", "b"),)]),
         (int | str | None, [1, "item", None]),
         (Mapping[str, Any] | None, [{}, {"a": 1}, None]),
-        (Any, [object()]),
+        (Any, [len]),
     ],
     ids=str,
 )
